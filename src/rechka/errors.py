@@ -1,0 +1,218 @@
+"""Every error a user can meet, each with a stable code and a remedy.
+
+    RechkaError
+    ├── AudioError                 (ValueError)
+    │   ├── NotAudio               audio.not_audio       the bytes are no known audio format
+    │   ├── BrokenAudio            audio.broken          a known format, but no sample could be decoded
+    │   ├── EmptyAudio             audio.empty           decoded to zero samples
+    │   ├── AudioTooLong           audio.too_long        longer than the limit that was set
+    │   ├── AudioNotFound          audio.not_found       (FileNotFoundError)
+    │   ├── BadSamples             audio.bad_samples     an array of the wrong type, shape or range
+    │   └── NoMicrophone           audio.no_microphone   no capture device, or its library is absent
+    ├── ModelError
+    │   ├── ModelNotFound          model.not_found       unknown name, or its files are not on disk (FileNotFoundError)
+    │   ├── BadCard                model.bad_card        a model card that cannot be read (ValueError)
+    │   ├── BadModelFile           model.bad_file        weights or a graph that do not fit their family (ValueError)
+    │   ├── ChecksumMismatch       model.checksum        a file differs from its card (ValueError)
+    │   ├── IncompatibleParts      model.parts           model, segmenter or decoder do not fit (ValueError)
+    │   └── BadLanguageModel       model.bad_lm          an n-gram file that cannot be read (ValueError)
+    ├── HubError                   hub.*                 (OSError) a download did not succeed
+    │   ├── Offline                hub.offline           the network is switched off by a setting
+    │   ├── HubUnreachable         hub.unreachable       no connection, a time-out, or a 5xx that stayed
+    │   ├── HubNotFound            hub.not_found         404: no such repository, revision or file
+    │   ├── HubForbidden           hub.forbidden         401 or 403: gated, private, or a bad token
+    │   └── DiskFull               hub.disk_full         no room for the file
+    ├── UsageError                 usage                 (ValueError) arguments that make no sense together
+    ├── MissingExtra               missing_extra         (ImportError) an optional dependency is not installed
+    ├── OutputError                output                (OSError) a result could not be written
+    ├── DataError                  data                  (ValueError) a training or test record that cannot be used
+    └── StreamClosed               stream.closed         (RuntimeError) audio after finish()
+
+Codes are part of the contract: they appear in JSON output and in server replies, and do not change.
+"""
+
+from __future__ import annotations
+
+
+class RechkaError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: what was expected and what came.
+        remedy: what the user can do, one sentence; empty if nothing helps.
+    """
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+    def to_dict(self) -> dict[str, str]:
+        """The error as the JSON object used by ``--json`` output and by servers."""
+        return {"code": self.code, "message": self.message, "remedy": self.remedy}
+
+
+class AudioError(RechkaError, ValueError):
+    """An input that cannot be used as audio."""
+
+    code = "audio"
+
+
+class NotAudio(AudioError):
+    """The bytes are no known audio format."""
+
+    code = "audio.not_audio"
+
+
+class BrokenAudio(AudioError):
+    """A known format, but no sample could be decoded."""
+
+    code = "audio.broken"
+
+
+class EmptyAudio(AudioError):
+    """The input decoded to zero samples."""
+
+    code = "audio.empty"
+
+
+class AudioTooLong(AudioError):
+    """The input is longer than the limit that was set."""
+
+    code = "audio.too_long"
+
+
+class AudioNotFound(AudioError, FileNotFoundError):
+    """The path does not exist or cannot be read."""
+
+    code = "audio.not_found"
+
+
+class BadSamples(AudioError):
+    """An array of the wrong type, shape or range."""
+
+    code = "audio.bad_samples"
+
+
+class NoMicrophone(AudioError):
+    """No capture device, or the library that drives it is absent."""
+
+    code = "audio.no_microphone"
+
+
+class ModelError(RechkaError):
+    """A model that cannot be found, read or assembled."""
+
+    code = "model"
+    exit_code = 3
+
+
+class ModelNotFound(ModelError, FileNotFoundError):
+    """Unknown model name, or its files are not on disk."""
+
+    code = "model.not_found"
+
+
+class BadCard(ModelError, ValueError):
+    """A model card that cannot be read."""
+
+    code = "model.bad_card"
+
+
+class BadModelFile(ModelError, ValueError):
+    """Weights or a graph that do not fit their family."""
+
+    code = "model.bad_file"
+
+
+class ChecksumMismatch(ModelError, ValueError):
+    """A file differs from what its card says."""
+
+    code = "model.checksum"
+
+
+class IncompatibleParts(ModelError, ValueError):
+    """Model, segmenter and decoder do not fit together."""
+
+    code = "model.parts"
+
+
+class BadLanguageModel(ModelError, ValueError):
+    """An n-gram file that cannot be read."""
+
+    code = "model.bad_lm"
+
+
+class HubError(RechkaError, OSError):
+    """A download that did not succeed."""
+
+    code = "hub"
+    exit_code = 3
+
+
+class Offline(HubError):
+    """The network is switched off by a setting."""
+
+    code = "hub.offline"
+
+
+class HubUnreachable(HubError):
+    """No connection, a time-out, or a server error that stayed."""
+
+    code = "hub.unreachable"
+
+
+class HubNotFound(HubError):
+    """No such repository, revision or file."""
+
+    code = "hub.not_found"
+
+
+class HubForbidden(HubError):
+    """Gated or private repository, or a bad token."""
+
+    code = "hub.forbidden"
+
+
+class DiskFull(HubError):
+    """No room on the disk for the file."""
+
+    code = "hub.disk_full"
+
+
+class UsageError(RechkaError, ValueError):
+    """Arguments that make no sense together."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class MissingExtra(RechkaError, ImportError):
+    """An optional dependency is not installed; the remedy names the extra."""
+
+    code = "missing_extra"
+    exit_code = 2
+
+
+class OutputError(RechkaError, OSError):
+    """A result could not be written."""
+
+    code = "output"
+
+
+class DataError(RechkaError, ValueError):
+    """A training or test record that cannot be used."""
+
+    code = "data"
+
+
+class StreamClosed(RechkaError, RuntimeError):
+    """Audio was fed to a stream after ``finish()``."""
+
+    code = "stream.closed"
