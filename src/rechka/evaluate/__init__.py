@@ -1,1 +1,1 @@
-"""TODO"""
+"""Measuring: manifests, word and letter error rates."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Text after recognition, and text as it is compared."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Learning: texts, data, augmentation, losses and the loop."""
