@@ -1,1 +1,1 @@
-"""TODO"""
+"""Models as cards: where they are, how they come, how they are put together."""
