@@ -26,6 +26,7 @@
     ├── MissingExtra               missing_extra         (ImportError) an optional dependency is not installed
     ├── OutputError                output                (OSError) a result could not be written
     ├── DataError                  data                  (ValueError) a training or test record that cannot be used
+    ├── StreamFull                 stream.full           (RuntimeError) more audio than the inbox has room for
     └── StreamClosed               stream.closed         (RuntimeError) audio after finish()
 
 Codes are part of the contract: they appear in JSON output and in server replies, and do not change.
@@ -210,6 +211,12 @@ class DataError(RechkaError, ValueError):
     """A training or test record that cannot be used."""
 
     code = "data"
+
+
+class StreamFull(RechkaError, RuntimeError):
+    """More audio was fed than the inbox has room for."""
+
+    code = "stream.full"
 
 
 class StreamClosed(RechkaError, RuntimeError):
