@@ -36,6 +36,8 @@ class Asr:
         self.recognizer = recognizer
         self.name = name
         self.language = language
+        self.note = ""
+        """What the user should be told about the choice of the model, once; ``rechka.load`` sets it."""
 
     def __repr__(self) -> str:
         return f"Asr(name={self.name!r}, language={self.language!r}, sample_rate={self.spec.sample_rate})"
