@@ -1,0 +1,363 @@
+"""T-one as an ONNX graph.
+
+One function writes both forms. The published form reads one chunk of 300 ms: ``signal`` int32 [batch, 2400, 1] and
+``state`` [batch, 219729] in, ``logprobs`` [batch, 10, 35] and ``state_next`` out. The block form reads any whole number of
+chunks in one pass, [batch, 2400 * k, 1], with the same state; what attention may see is built into it, so a block equals
+its chunks one by one. Frames of all streams are rows of one matrix wherever a row's result depends on the row alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rechka.export.arithmetic import FloatArithmetic, Int8Arithmetic
+from rechka.export.graph import MICROSOFT, Graph
+from rechka.features import tone as frontend
+from rechka.nn.tone_config import VOCABULARY, ToneConfig
+from rechka.types import F32
+
+PRECISIONS = ("fp32", "fp16", "int8")
+FORMS = ("block", "published")
+MASKED = -10000.0
+RMS_GUARD = 1e-8
+NORM_EPSILON = 1e-5
+BATCH_NORM_EPSILON = 1e-5
+
+
+def metadata(config: ToneConfig, form: str, precision: str) -> dict[str, str]:
+    """Texts stored in the file: what sherpa-onnx asks for, and what ``rechka.models.tone`` reads."""
+    return {
+        "model_type": "t-one",
+        "version": "1",
+        "language": "Russian",
+        "sample_rate": str(frontend.SAMPLE_RATE),
+        "frame_length_ms": str(config.chunk_samples * 1000 // frontend.SAMPLE_RATE),
+        "state_dim": str(config.state_size),
+        "url": "https://github.com/voicekit-team/T-one",
+        "comment": f"exported by rechka: {form} form, {precision}",
+        "rechka_family": "tone",
+        "rechka_form": form,
+        "rechka_precision": precision,
+        "rechka_config": json.dumps(config.to_dict()),
+    }
+
+
+def build(
+    weights: Mapping[str, Any],
+    config: ToneConfig,
+    *,
+    form: str = "block",
+    precision: str = "fp32",
+    state: str = "float32",
+) -> Any:
+    """The ``onnx.ModelProto`` of a model.
+
+    Args:
+        weights: arrays by un-prefixed name, as ``nn.weights.read_weights`` gives them.
+        form: ``"block"`` (any number of chunks, fused operations of ONNX Runtime) or ``"published"`` (one chunk, standard
+            operations only unless int8).
+        precision: ``"fp32"``, ``"fp16"`` (weights stored in half, computed in float32) or ``"int8"``.
+        state: element type of the state, ``"float32"`` or ``"float16"``.
+    """
+    return _Writer(weights, config, form, precision, state).model()
+
+
+class _Writer:
+    """The graph of one model. Shapes: B streams, T frames of 30 ms, R = B * T rows, D width."""
+
+    def __init__(self, weights: Mapping[str, Any], config: ToneConfig, form: str, precision: str, state: str) -> None:
+        self.config = config
+        self.form, self.precision, self.state = form, precision, state
+        self.graph = Graph()
+        self.fused = form == "block"
+        plain = FloatArithmetic(self.graph, half=precision == "fp16")
+        self.plain = plain
+        self.fast = Int8Arithmetic(self.graph) if precision == "int8" else plain
+        self.weights = weights
+        self.parts: dict[str, str] = {}
+
+    def get(self, name: str) -> F32:
+        return np.asarray(self.weights[name], np.float32)
+
+    # ---- the whole ----
+
+    def model(self) -> Any:
+        g, config = self.graph, self.config
+        self.batch = g.op("Shape", "state", end=1)
+        state = g.cast("state", "float32") if self.state == "float16" else "state"
+        sizes = [math.prod(shape) for shape in config.state_shapes.values()]
+        self.parts = dict(zip(config.state_shapes, g.split(state, 1, *sizes), strict=True))
+        following: dict[str, list[str]] = {name: [] for name in config.state_shapes}
+        x = self.subsample(self.features(following), following)
+        x = self.encode(x, following)
+        logits = self.plain.linear(
+            x, self.get("decoder.decoder_layers.0.weight")[:, :, 0].T, self.get("decoder.decoder_layers.0.bias")
+        )
+        logits = g.reshape(logits, self.batch, -1, config.num_tokens)
+        g.op("LogSoftmax", logits, axis=-1, name="logprobs")
+        flat = [g.reshape(part, self.batch, -1) for parts in following.values() for part in parts]
+        if self.state == "float16":
+            g.op("Cast", g.concat(1, *flat), to=10, name="state_next")
+        else:
+            g.op("Concat", *flat, axis=1, name="state_next")
+        samples: int | str = config.chunk_samples if self.form == "published" else "samples"
+        frames: int | str = config.chunk_size if self.form == "published" else "frames"
+        return g.model(
+            "tone",
+            {"signal": ("int32", ["batch_size", samples, 1]), "state": (self.state, ["batch_size", config.state_size])},
+            {
+                "logprobs": ("float32", ["batch_size", frames, config.num_tokens]),
+                "state_next": (self.state, ["batch_size", config.state_size]),
+            },
+            metadata(config, self.form, self.precision),
+        )
+
+    # ---- front end ----
+
+    def features(self, following: dict[str, list[str]]) -> str:
+        """Log-mel rows (B * F, mels)."""
+        g, config = self.graph, self.config
+        audio = g.op("Div", g.cast("signal", "float32"), g.const(frontend.SCALE))
+        joined = g.concat(1, self.parts["preprocessing"], g.reshape(audio, 0, -1))
+        following["preprocessing"] = [g.slice(joined, 1, -frontend.CONTEXT, None)]
+        hops = g.reshape(joined, 0, -1, frontend.HOP)
+        frames = g.concat(2, g.slice(hops, 1, 0, -1), g.slice(hops, 1, 1, None))
+        spectrum = g.op("MatMul", g.reshape(frames, -1, frontend.WINDOW), g.const(frontend.dft_table()))
+        bins = frontend.WINDOW // 2 + 1
+        real, imaginary = g.split(g.op("Mul", spectrum, spectrum), 1, bins, bins)
+        mel = g.op("MatMul", g.op("Add", real, imaginary), g.const(frontend.mel_table(config.n_mels)))
+        return g.op("Log", g.op("Add", mel, g.const(frontend.LOG_GUARD)))
+
+    def subsample(self, features: str, following: dict[str, list[str]]) -> str:
+        """Rows (R, D) of 30 ms from log-mel rows."""
+        g, config = self.graph, self.config
+        x = self.rms_norm(features, "encoder.pre_encode.pre_norm")
+        x = g.reshape(x, self.batch, 1, -1, config.n_mels)
+        for index, part in enumerate(("subsampling_1", "subsampling_2")):
+            channels, past, mels = config.state_shapes[part]
+            x = g.concat(2, g.reshape(self.parts[part], 0, channels, past, mels), x)
+            following[part] = [g.slice(x, 2, -past, None)]
+            name = f"encoder.pre_encode.conv.{index}"
+            weight, bias = self.fold_batch_norm(f"{name}.0", f"{name}.1")
+            conv = g.op(
+                "Conv", x, self.plain.weight(weight), self.plain.weight(bias), strides=list(config.conv_strides[index])
+            )
+            x = self.silu(conv)
+        x = g.reshape(g.transpose(x, 0, 2, 1, 3), -1, config.conv_channels[1] * config.mels_after[1])
+        x = self.fast.linear(x, self.get("encoder.pre_encode.out.weight").T)
+        return self.rms_norm(x, "encoder.pre_encode.out_norm")
+
+    def fold_batch_norm(self, conv: str, norm: str) -> tuple[F32, F32]:
+        """A convolution's weight and bias with the BatchNorm after it worked in."""
+        gain = self.get(f"{norm}.weight") / np.sqrt(self.get(f"{norm}.running_var") + BATCH_NORM_EPSILON)
+        weight = self.get(f"{conv}.weight")
+        bias = (self.get(f"{conv}.bias") - self.get(f"{norm}.running_mean")) * gain + self.get(f"{norm}.bias")
+        return weight * gain.reshape(-1, *([1] * (weight.ndim - 1))), bias
+
+    # ---- encoder ----
+
+    def encode(self, x: str, following: dict[str, list[str]]) -> str:
+        """The Conformer blocks over rows (R, D)."""
+        g, config = self.graph, self.config
+        heard = self.parts["mhsa_len"]
+        histories = g.split(self.parts["conv"], 1, *[math.prod(config.state_shapes["conv"][1:])] * config.n_layers)
+        attended = g.split(
+            self.parts["mhsa"], 1, *[math.prod(config.state_shapes["mhsa"][1:])] * len(config.stateful_layers)
+        )
+        frames = g.cast(self.length(g.reshape(x, self.batch, -1, config.d_model)), "float32")
+        limit = g.const(config.mhsa_state_size)
+        following["mhsa_len"] = [g.op("Min", g.op("Add", heard, frames), limit)]
+        skip, weights = x, ""
+        for index in range(config.n_layers):
+            past = attended[index - config.mhsa_stateless_layers] if index in config.stateful_layers else None
+            x, weights, normed, history = self.layer(index, x, weights, past, histories[index])
+            following["conv"].append(history)
+            if normed:
+                following["mhsa"].append(normed)
+            if index == config.reduction_position:
+                skip = x
+                x = self.reduce(x, following)
+            if index == config.upsample_position:
+                pair = g.reshape(x, -1, 1, config.d_model)
+                x = g.op("Add", g.reshape(g.concat(1, pair, pair), -1, config.d_model), skip)
+        return x
+
+    def length(self, x: str) -> str:
+        """T of (B, T, ...) as (1,) int64."""
+        return self.graph.op("Shape", x, start=1, end=2)
+
+    def layer(self, index: int, x: str, weights: str, past: str | None, history: str) -> tuple[str, str, str, str]:
+        """One block: rows, attention weights to share, what attention and convolution remember."""
+        name = f"encoder.layers.{index}"
+        normed = self.rms_norm(x, f"{name}.norm_feed_forward1")
+        normed, x = self.add_norm(x, *self.feed_forward(normed, f"{name}.feed_forward1"), f"{name}.norm_self_att")
+        out, bias, weights, kept = self.attention(index, normed, weights, past)
+        normed, x = self.add_norm(x, out, bias, f"{name}.norm_conv")
+        out, bias, history = self.convolution(normed, f"{name}.conv", history)
+        normed, x = self.add_norm(x, out, bias, f"{name}.norm_feed_forward2")
+        x, _ = self.add_norm(x, *self.feed_forward(normed, f"{name}.feed_forward2"), f"{name}.norm_out", last=True)
+        return x, weights, kept, history
+
+    def feed_forward(self, x: str, name: str) -> tuple[str, F32]:
+        """Half of the gated feed-forward, its last bias not yet added."""
+        linear = self.fast.linear
+        gate = self.silu(linear(x, self.get(f"{name}.linear1.weight").T, self.get(f"{name}.linear1.bias")))
+        value = linear(x, self.get(f"{name}.linearv.weight").T, self.get(f"{name}.linearv.bias"))
+        product = self.graph.op("Mul", gate, value)
+        return linear(product, 0.5 * self.get(f"{name}.linear2.weight").T), 0.5 * self.get(f"{name}.linear2.bias")
+
+    def convolution(self, x: str, name: str, history: str) -> tuple[str, F32, str]:
+        """The convolution module, its last bias not yet added, and its history (B, D, kernel - 1)."""
+        g, config = self.graph, self.config
+        dim, past = config.d_model, config.conv_kernel_size - 1
+        weight, bias = self.get(f"{name}.pointwise_conv1.weight")[:, :, 0].T, self.get(f"{name}.pointwise_conv1.bias")
+        value = self.fast.linear(x, weight[:, :dim], bias[:dim])
+        gate = g.op("Sigmoid", self.fast.linear(x, weight[:, dim:], bias[dim:]))
+        gated = g.transpose(g.reshape(g.op("Mul", value, gate), self.batch, -1, dim), 0, 2, 1)
+        joined = g.concat(2, g.reshape(history, 0, dim, past), gated)
+        weight, bias = self.fold_batch_norm(f"{name}.depthwise_conv.conv", f"{name}.batch_norm")
+        mixed = g.op("Conv", joined, self.plain.weight(weight), self.plain.weight(bias), group=dim)
+        rows = g.reshape(g.transpose(self.silu(mixed), 0, 2, 1), -1, dim)
+        out = self.fast.linear(rows, self.get(f"{name}.pointwise_conv2.weight")[:, :, 0].T)
+        return out, self.get(f"{name}.pointwise_conv2.bias"), g.slice(joined, 2, -past, None)
+
+    def reduce(self, x: str, following: dict[str, list[str]]) -> str:
+        """Pairs of rows to one. The depthwise and the pointwise convolution are one matrix: nothing is between them."""
+        g, config = self.graph, self.config
+        dim = config.d_model
+        depthwise = self.get("encoder.temportal_reduction.conv.weight")[:, 0]  # (4 D, 3)
+        pointwise = self.get("encoder.temportal_reduction.conv_pw.weight")[:, :, 0]  # (D, 4 D)
+        grouped = pointwise.reshape(dim, dim, -1), depthwise.reshape(dim, -1, depthwise.shape[1])
+        weight = np.einsum("oim,imt->tio", *grouped).reshape(-1, dim)
+        bias = self.get("encoder.temportal_reduction.conv_pw.bias") + pointwise @ self.get(
+            "encoder.temportal_reduction.conv.bias"
+        )
+        frames = g.reshape(x, self.batch, -1, dim)
+        following["reduction"] = [g.slice(frames, 1, -1, None)]
+        before = g.concat(1, g.reshape(self.parts["reduction"], 0, 1, dim), g.slice(frames, 1, 1, -1, step=2))
+        taps = g.concat(2, before, g.reshape(frames, self.batch, -1, 2 * dim))
+        return self.fast.linear(g.reshape(taps, -1, 3 * dim), weight, bias)
+
+    # ---- attention ----
+
+    def attention(self, index: int, x: str, weights: str, past: str | None) -> tuple[str, F32, str, str]:
+        """Rows with the last bias not yet added, the attention weights, and what to remember of the input."""
+        g, config = self.graph, self.config
+        name = f"encoder.layers.{index}.self_attn"
+        chunk = config.chunk_size // (2 if config.slow(index) else 1)
+        left, kept, seen = 0, "", x
+        if past is not None:
+            left = config.mhsa_state_size // (2 if config.slow(index) else 1)
+            seen, kept = self.remember(x, past, left)
+        value = self.windows(self.linear(f"{name}.linear_v", seen), left, chunk)
+        if config.recompute_scores[index]:
+            query = self.rotated(self.heads(self.linear(f"{name}.linear_q", x), chunk), f"{name}.q_ln", left, chunk)
+            key = self.windows(self.linear(f"{name}.linear_k", seen), left, chunk)
+            key = self.rotated(key, f"{name}.k_ln", 0, left + chunk)
+            scores = g.op("MatMul", query, g.transpose(key, 0, 1, 3, 2))
+            if past is not None:
+                scores = g.op("Add", scores, self.mask(left, chunk, seen))
+            weights = g.op("Softmax", scores, axis=-1)
+        # Layers that share scores share the mask too, hence the weights.
+        mixed = g.reshape(g.transpose(g.op("MatMul", weights, value), 0, 2, 1, 3), -1, config.d_model)
+        out = self.fast.linear(mixed, self.get(f"{name}.linear_out.weight").T)
+        return out, self.get(f"{name}.linear_out.bias"), weights, kept
+
+    def linear(self, name: str, x: str) -> str:
+        return self.fast.linear(x, self.get(f"{name}.weight").T, self.get(f"{name}.bias"))
+
+    def remember(self, x: str, past: str, left: int) -> tuple[str, str]:
+        """Rows of the frames before and now, and the next cache (B, state size, D), right-aligned among zeros."""
+        g, config = self.graph, self.config
+        cached = g.reshape(past, 0, config.mhsa_state_size, config.d_model)
+        used = g.slice(cached, 1, config.mhsa_state_size - left, None)
+        joined = g.concat(1, used, g.reshape(x, self.batch, -1, config.d_model))
+        kept = g.slice(joined, 1, -left, None)
+        if left < config.mhsa_state_size:
+            kept = g.op("Pad", kept, g.ints(0, config.mhsa_state_size - left, 0, 0, 0, 0))
+        return g.reshape(joined, -1, config.d_model), kept
+
+    def heads(self, x: str, length: int) -> str:
+        """Rows to (chunks, H, length, D / H)."""
+        g, config = self.graph, self.config
+        return g.transpose(g.reshape(x, -1, length, config.n_heads, config.d_model // config.n_heads), 0, 2, 1, 3)
+
+    def windows(self, x: str, left: int, chunk: int) -> str:
+        """Rows of B * (left + T) to (B * k, H, left + chunk, D / H): for every chunk what it sees."""
+        if left == 0:
+            return self.heads(x, chunk)
+        g, config = self.graph, self.config
+        blocks = g.reshape(x, self.batch, -1, chunk, config.d_model)
+        return self.heads(self.overlap(blocks, left // chunk), left + chunk)
+
+    def overlap(self, blocks: str, behind: int) -> str:
+        """(B, behind + k, chunk, ...) to (B, k, (behind + 1) * chunk, ...)."""
+        g = self.graph
+        ends: list[int | None] = [i - behind for i in range(behind)]
+        return g.concat(2, *(g.slice(blocks, 1, i, end) for i, end in enumerate([*ends, None])))
+
+    def mask(self, left: int, chunk: int, seen: str) -> str:
+        """(B * k, 1, 1, left + chunk) to add to scores: very negative for frames from before the stream began."""
+        g, config = self.graph, self.config
+        rate = config.mhsa_state_size // left
+        missing = g.op("Sub", g.const(config.mhsa_state_size), self.parts["mhsa_len"])
+        missing = g.op("Floor", g.op("Div", missing, g.const(rate)))
+        absent = g.cast(g.op("Less", g.const(np.arange(left)[None]), missing), "float32")
+        length = self.length(g.reshape(seen, self.batch, -1, config.d_model))
+        pads = g.concat(0, g.ints(0, 0, 0), g.op("Sub", length, g.ints(left)))
+        absent = g.reshape(g.op("Pad", g.op("Mul", absent, g.const(MASKED)), pads), self.batch, -1, chunk)
+        return g.reshape(self.overlap(absent, left // chunk), -1, 1, 1, left + chunk)
+
+    def rotated(self, x: str, norm: str, first: int, length: int) -> str:
+        """LayerNorm over heads, then positions; the query's 1/sqrt(d) is worked into its norm."""
+        g, config = self.graph, self.config
+        size, half = config.d_model // config.n_heads, config.rope_dim // 2
+        scale = 1 / math.sqrt(size) if norm.endswith("q_ln") else 1.0
+        weight, bias = (g.const(scale * self.get(f"{norm}.{part}")) for part in ("weight", "bias"))
+        x = g.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPSILON)
+        angle = np.arange(first, first + length)[:, None] * 10000.0 ** (-np.arange(half) / half)[None]
+        cos, sin = g.const(np.cos(angle)), g.const(np.sin(angle))
+        one, two, rest = g.split(x, 3, half, half, size - 2 * half)
+        turned_one = g.op("Sub", g.op("Mul", one, cos), g.op("Mul", two, sin))
+        turned_two = g.op("Add", g.op("Mul", two, cos), g.op("Mul", one, sin))
+        return g.concat(3, turned_one, turned_two, rest)
+
+    # ---- small parts ----
+
+    def silu(self, x: str) -> str:
+        if self.fused:
+            return self.graph.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0)
+        return self.graph.op("Mul", x, self.graph.op("Sigmoid", x))
+
+    def rms_norm(self, x: str, name: str) -> str:
+        g, weight = self.graph, self.graph.const(self.get(f"{name}.weight"))
+        if self.fused:
+            # ONNX Runtime keeps this one in the default domain. Its guard is inside the root: the square has equal weight.
+            return g.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=RMS_GUARD**2)
+        norm = g.op("ReduceL2", x, axes=[-1], keepdims=1)
+        rms = g.op("Mul", norm, g.const(1 / math.sqrt(len(self.get(f"{name}.weight")))))
+        return g.op("Mul", g.op("Div", x, g.op("Add", rms, g.const(RMS_GUARD))), weight)
+
+    def add_norm(self, x: str, change: str, bias: F32, name: str, *, last: bool = False) -> tuple[str, str]:
+        """RMSNorm(x + change + bias), and the sum itself unless it is the last use."""
+        g = self.graph
+        if not self.fused:
+            total = g.op("Add", x, g.op("Add", change, self.plain.weight(bias)))
+            return self.rms_norm(total, name), total
+        weight = g.const(self.get(f"{name}.weight"))
+        normed, total = f"n_{name}", "" if last else f"s_{name}"
+        g.ops(
+            "SkipSimplifiedLayerNormalization", x, change, weight, g.const(bias), outputs=4, domain=MICROSOFT,
+            names=[normed] if last else [normed, "", "", total], epsilon=RMS_GUARD**2,
+        )  # fmt: skip
+        return normed, total
+
+
+def tokens_text() -> str:
+    """``tokens.txt`` as sherpa-onnx wants it: a symbol and its id per line."""
+    return "".join(f"{symbol} {index}\n" for index, symbol in enumerate([*VOCABULARY, "<blk>"]))
