@@ -1,1 +1,1 @@
-"""TODO"""
+"""Searches over frames: CTC greedy and beam, language models, hotwords."""
