@@ -203,7 +203,7 @@ _PARTS = {"утра": range(4, 12), "дня": range(1, 6), "вечера": range
 
 
 def time_of_day(rng: Random) -> str:
-    """A time as an adverbial: «в пятнадцать сорок пять», «в половине шестого», «без десяти восемь», «к трём часам дня»."""
+    """A time as an adverbial: «в пятнадцать сорок пять», «в половине шестого», «без десяти восемь»."""
     hour, minute = rng.randint(0, 23), rng.choice((5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, rng.randint(1, 59)))
     small = rng.randint(1, 12)
     how = rng.random()

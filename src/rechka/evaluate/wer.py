@@ -1,0 +1,230 @@
+"""Word and letter error rates with an interval: alignment, counts, bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rechka.errors import DataError, UsageError
+from rechka.text.normalize import scoring
+
+Operation = Literal["equal", "substitute", "delete", "insert"]
+Step = tuple[Operation, int | None, int | None]
+
+_MATRIX_CELLS = 16_000_000  # above this the alignment halves the problem instead of keeping every cell
+_Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Edit operations that turn a hypothesis into its reference, and the length of the reference."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    length: int
+
+    @property
+    def errors(self) -> int:
+        """All edits."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Result of :func:`score`. Rates are fractions (1.0 is 100 %) and may exceed one; intervals are (low, high).
+
+    Attributes:
+        words: edits and number of reference words.
+        letters: edits and number of reference characters, spaces between words counted.
+        utterances: number of pairs.
+        clusters: number of independent groups that the intervals are drawn over.
+        wer_interval, cer_interval: 95 % percentile bootstrap.
+    """
+
+    words: Counts
+    letters: Counts
+    utterances: int
+    clusters: int
+    wer_interval: tuple[float, float]
+    cer_interval: tuple[float, float]
+
+    @property
+    def wer(self) -> float:
+        """Word edits over reference words."""
+        return self.words.errors / self.words.length
+
+    @property
+    def cer(self) -> float:
+        """Letter edits over reference letters."""
+        return self.letters.errors / self.letters.length
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score as plain numbers, rates with five decimals."""
+        return {
+            "wer": round(self.wer, 5),
+            "wer_low": round(self.wer_interval[0], 5),
+            "wer_high": round(self.wer_interval[1], 5),
+            "cer": round(self.cer, 5),
+            "cer_low": round(self.cer_interval[0], 5),
+            "cer_high": round(self.cer_interval[1], 5),
+            "substitutions": self.words.substitutions,
+            "deletions": self.words.deletions,
+            "insertions": self.words.insertions,
+            "words": self.words.length,
+            "letters": self.letters.length,
+            "utterances": self.utterances,
+            "clusters": self.clusters,
+        }
+
+    def __str__(self) -> str:
+        low, high = self.wer_interval
+        return (
+            f"WER {100 * self.wer:.1f} % [{100 * low:.1f}, {100 * high:.1f}]  CER {100 * self.cer:.1f} %  "
+            f"sub {self.words.substitutions} del {self.words.deletions} ins {self.words.insertions}  "
+            f"of {self.words.length} words in {self.utterances} utterances"
+        )
+
+
+def align(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> list[Step]:
+    """A shortest edit path between token sequences (Levenshtein): (operation, reference index, hypothesis index).
+
+    The missing side's index is None. Among equally short paths one is chosen by a fixed rule, so the split into
+    substitutions, deletions and insertions may differ from other tools while their sum may not.
+    """
+    ids: dict[Hashable, int] = {}
+    ref = np.array([ids.setdefault(token, len(ids)) for token in reference], dtype=np.int32)
+    hyp = np.array([ids.setdefault(token, len(ids)) for token in hypothesis], dtype=np.int32)
+    steps: list[Step] = []
+    _align(ref, hyp, 0, 0, steps)
+    return steps
+
+
+def counts(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> Counts:
+    """The edits between two token sequences, counted."""
+    tally = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
+    for operation, _, _ in align(reference, hypothesis):
+        tally[operation] += 1
+    return Counts(tally["substitute"], tally["delete"], tally["insert"], len(reference))
+
+
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    normalize: Callable[[str], str] = scoring,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Score:
+    """Error rates of hypotheses against references, with 95 % bootstrap intervals.
+
+    Args:
+        references, hypotheses: texts, pair by pair.
+        clusters: for each pair who spoke it (or any unit that errs as a whole); whole clusters are resampled. Without
+            it every utterance counts as independent, which is too hopeful when few speakers said many.
+        normalize: applied to both sides; default the scoring form.
+        resamples, seed: of the bootstrap.
+    Raises:
+        UsageError: sequences of different lengths.
+        DataError: not one reference word.
+    """
+    if len(references) != len(hypotheses) or (clusters is not None and len(clusters) != len(references)):
+        sizes = f"{len(references)} references, {len(hypotheses)} hypotheses"
+        extra = "" if clusters is None else f", {len(clusters)} clusters"
+        raise UsageError(f"as many hypotheses (and clusters) as references are needed, got {sizes}{extra}")
+    words, letters = [], []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        ref, hyp = normalize(reference), normalize(hypothesis)
+        words.append(counts(ref.split(), hyp.split()))
+        letters.append(counts(ref, hyp))
+    if not any(count.length for count in words):
+        raise DataError(
+            f"at least one reference word is needed, got {len(references)} references without words",
+            remedy="check the manifest's text fields",
+        )
+    groups: dict[Hashable, int] = {}
+    labels = range(len(words)) if clusters is None else clusters
+    index = np.array([groups.setdefault(label, len(groups)) for label in labels])
+    return Score(
+        words=_total(words),
+        letters=_total(letters),
+        utterances=len(words),
+        clusters=len(groups),
+        wer_interval=_bootstrap(words, index, len(groups), resamples, seed),
+        cer_interval=_bootstrap(letters, index, len(groups), resamples, seed),
+    )
+
+
+def _total(parts: Sequence[Counts]) -> Counts:
+    return Counts(
+        sum(part.substitutions for part in parts),
+        sum(part.deletions for part in parts),
+        sum(part.insertions for part in parts),
+        sum(part.length for part in parts),
+    )
+
+
+def _bootstrap(
+    parts: Sequence[Counts], index: NDArray[np.int64], num_groups: int, resamples: int, seed: int
+) -> tuple[float, float]:
+    errors = np.bincount(index, weights=[part.errors for part in parts], minlength=num_groups)
+    lengths = np.bincount(index, weights=[part.length for part in parts], minlength=num_groups)
+    rng = np.random.default_rng(seed)
+    rates = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, num_groups, num_groups)
+        if length := lengths[drawn].sum():  # a draw of silent groups only has no rate
+            rates.append(errors[drawn].sum() / length)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _row(previous: _Ids, token: int, hyp: _Ids, steps: _Ids) -> _Ids:
+    """The next row of the distance table: the left neighbour's chain of insertions is a running minimum."""
+    best = np.empty_like(previous)
+    best[0] = previous[0] + 1
+    np.minimum(previous[1:] + 1, previous[:-1] + (hyp != token), out=best[1:])
+    row: _Ids = np.minimum.accumulate(best - steps) + steps
+    return row
+
+
+def _last_row(ref: _Ids, hyp: _Ids) -> _Ids:
+    steps = np.arange(len(hyp) + 1, dtype=np.int32)
+    row = steps
+    for token in ref:
+        row = _row(row, int(token), hyp, steps)
+    return row
+
+
+def _align(ref: _Ids, hyp: _Ids, ref_at: int, hyp_at: int, steps: list[Step]) -> None:
+    """Append the path of two id sequences, whose first tokens have the given indexes."""
+    if len(ref) > 1 and (len(ref) + 1) * (len(hyp) + 1) > _MATRIX_CELLS:
+        half = len(ref) // 2  # Hirschberg 1975: linear memory, twice the work
+        join = int(np.argmin(_last_row(ref[:half], hyp) + _last_row(ref[half:][::-1], hyp[::-1])[::-1]))
+        _align(ref[:half], hyp[:join], ref_at, hyp_at, steps)
+        _align(ref[half:], hyp[join:], ref_at + half, hyp_at + join, steps)
+        return
+    table = np.empty((len(ref) + 1, len(hyp) + 1), dtype=np.int32)
+    columns = np.arange(len(hyp) + 1, dtype=np.int32)
+    table[0] = columns
+    for i, token in enumerate(ref):
+        table[i + 1] = _row(table[i], int(token), hyp, columns)
+    path: list[Step] = []
+    i, j = len(ref), len(hyp)
+    while i or j:
+        here = table[i, j]
+        if i and j and here == table[i - 1, j - 1] + (ref[i - 1] != hyp[j - 1]):
+            i, j = i - 1, j - 1
+            path.append(("equal" if ref[i] == hyp[j] else "substitute", ref_at + i, hyp_at + j))
+        elif i and here == table[i - 1, j] + 1:
+            i -= 1
+            path.append(("delete", ref_at + i, None))
+        else:
+            j -= 1
+            path.append(("insert", None, hyp_at + j))
+    steps.extend(reversed(path))
