@@ -1,0 +1,118 @@
+"""From a name, a folder or a card to something that transcribes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rechka.errors import ChecksumMismatch, ModelNotFound
+from rechka.hub.card import FAMILIES
+from rechka.hub.registry import EMBEDDED, PREFERRED, Entry, find
+from rechka.options import DecoderOptions, SegmenterOptions
+
+if TYPE_CHECKING:
+    from rechka.protocols import AcousticModel
+    from rechka.recognizers import Asr
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    decoder: DecoderOptions | None = None,
+    offline: bool | None = None,
+) -> Asr:
+    """A model that is ready to transcribe.
+
+    Args:
+        model: a name (``rechka models list``), a folder, or the path of a card. None takes ``t-one`` if it is on disk,
+            else the embedded model; ``asr.note`` then says so in a sentence for the user.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: threads of one model step; None lets the backend choose.
+        decoder: instead of the card's settings. By default a model without a language model on disk is decoded
+            greedily.
+        offline: False pulls what is missing. None and True never touch the network.
+    Raises:
+        ModelNotFound: an unknown name, or files that are not on disk.
+        BadCard, BadModelFile, ChecksumMismatch, BadLanguageModel, IncompatibleParts: files that cannot be used.
+        HubError: with ``offline=False``, a download that did not succeed.
+        MissingExtra: an optional dependency that the model needs is not installed.
+    """
+    entry, note = choose() if model is None else (find(model), "")
+    if entry.missing():
+        if offline is not False or not entry.card.repo:
+            raise not_on_disk(entry)
+        from rechka.hub.download import pull
+        from rechka.hub.remote import Hub
+
+        pull(entry, hub=Hub.from_environment(offline=False))
+    asr = put_together(entry, device=device, threads=threads, decoder=decoder)
+    asr.note = note
+    return asr
+
+
+def choose() -> tuple[Entry, str]:
+    """The default model, and what to tell the user about the choice."""
+    preferred = find(PREFERRED)
+    if preferred.ready:
+        return preferred, ""
+    try:
+        embedded = find(EMBEDDED)
+    except ModelNotFound:
+        return preferred, ""  # whoever loads it learns that it is not on disk
+    return embedded, (
+        f"using {EMBEDDED}, the small model inside the package, because {PREFERRED} is not on disk; "
+        f"for much better text: rechka models pull {PREFERRED}"
+    )
+
+
+def put_together(
+    entry: Entry, *, device: str = "cpu", threads: int | None = None, decoder: DecoderOptions | None = None
+) -> Asr:
+    """The model of an entry whose required files are on disk. Arguments and errors as ``load``."""
+    from rechka.recognizers import Asr, assemble
+
+    card, files = entry.card, entry.on_disk()
+    _check_sizes(entry)
+    acoustic = cast(
+        "AcousticModel",
+        import_module(FAMILIES[card.family]).load(files, card.params, device=device, threads=threads),
+    )
+    if decoder is None:
+        # Without a language model the beam finds what greedy search finds, ten times slower.
+        kind = {} if "lm" in files else {"kind": "greedy"}
+        decoder = DecoderOptions(**{**kind, **card.decoder})
+    lm = None
+    if "lm" in files and decoder.kind == "beam":
+        from rechka.decoding.lm import load_lm
+
+        lm = load_lm(files["lm"])
+    recognizer = assemble(acoustic, decoder=decoder, segmenter=SegmenterOptions(**card.segmenter), lm=lm)
+    return Asr(recognizer, name=card.name, language=card.language)
+
+
+def not_on_disk(entry: Entry) -> ModelNotFound:
+    """The error for a model whose card is known but whose files are not there."""
+    name = entry.card.name
+    missing = ", ".join(str(entry.path(role)) for role in entry.missing())
+    if entry.card.repo and entry.origin != "folder":
+        remedy = f"get it with: rechka models pull {name}; or leave the model out to use the embedded one"
+    else:
+        remedy = "put the files there, or correct the card"
+    return ModelNotFound(f"model {name!r} is not on disk: {missing} does not exist", remedy=remedy)
+
+
+def _check_sizes(entry: Entry) -> None:
+    """A truncated file is told here, not by a riddle of the backend. The sums are for ``rechka models verify``."""
+    lock = entry.lock()
+    for role, path in entry.on_disk().items():
+        size, found = entry.expected(role, lock).size, path.stat().st_size
+        if size is not None and found != size:
+            raise ChecksumMismatch(
+                f"{path} has {found} bytes, expected {size}",
+                remedy=f"get it again: rechka models pull {entry.card.name} --update"
+                if entry.card.repo
+                else "copy the file again",
+            )
