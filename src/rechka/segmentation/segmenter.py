@@ -241,9 +241,9 @@ class _Walk:
             self._before_speech(self.start, here)
         self.end = self.fed = here + 1
         assert self.start is not None
-        # Without any pause the quietest frame is the place to cut; the later one of equals, for longer phrases.
+        # Without any pause the quietest frame is the place to cut; the first one of equals, so that marks are rare.
         if here >= self._window(self.start) and (
-            self.cut is None or (self.cut.pause == 0 and evidence <= self.cut.evidence)
+            self.cut is None or (self.cut.pause == 0 and evidence < self.cut.evidence)
         ):
             self._mark(CutPoint(here + 1, here + 1, here + 1, 0, evidence))
 

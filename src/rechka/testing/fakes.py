@@ -1,4 +1,4 @@
-"""Stand-ins for parts: a backend that computes with a function, a decoder that is as simple as can be."""
+"""Stand-ins for parts: a backend that computes with a function, a model that reads from a script, a plain decoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rechka.protocols import Array
-from rechka.types import Frames, Hypothesis, LogProbs
+from rechka.types import F32, Frames, Hypothesis, LogProbs, ModelSpec, State, Tokens
 
 
 class FakeBackend:
@@ -49,6 +49,44 @@ class FakeBackend:
             )
         self.calls.append(dict(feeds))
         return self.function(feeds)
+
+
+class ScriptedModel:
+    """A model that emits given frames whatever it hears, ten per step of 2400 samples at 8000 Hz, then blanks.
+
+    Args:
+        ids: the token that wins each frame.
+        tokens: vocabulary.
+        winner: probability of that token; the others share the rest.
+        pad: as in ``ModelSpec``, samples.
+        lag: as in ``ModelSpec``, samples.
+    """
+
+    def __init__(self, ids: Sequence[int], tokens: Tokens, *, winner: float = 0.98, pad: int = 0, lag: int = 0) -> None:
+        self.ids = np.asarray(ids, dtype=np.int64)
+        self.spec = ModelSpec(8000, 240, 2400, 2400, pad, lag, None, tokens, LogProbs)
+        self.tokens = tokens
+        self.winner = winner
+
+    def initial_state(self) -> State:
+        """The index of the next frame."""
+        return 0
+
+    def step(self, audio: Sequence[F32], states: Sequence[State], /) -> tuple[list[Frames], list[State]]:
+        """The next frames of each stream."""
+        frames: list[Frames] = [
+            self._frames(state, len(samples) // self.spec.hop) for samples, state in zip(audio, states, strict=True)
+        ]
+        return frames, [state + len(piece) for state, piece in zip(states, frames, strict=True)]
+
+    def _frames(self, start: int, count: int) -> LogProbs:
+        ids = np.full(count, self.tokens.blank)
+        known = self.ids[start : start + count]
+        ids[: len(known)] = known
+        rest = (1.0 - self.winner) / (len(self.tokens) - 1)
+        values = np.full((count, len(self.tokens)), np.log(rest), dtype=np.float32)
+        values[np.arange(count), ids] = np.log(self.winner)
+        return LogProbs(values, start)
 
 
 @dataclass(frozen=True, slots=True)
