@@ -266,6 +266,25 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(server: FakeHub, tmp_p
     assert "hf_secret" not in repr(hub_of(server, token="hf_secret"))
 
 
+def test_a_renamed_repository_is_followed_with_the_token(server: FakeHub, tmp_path: Path) -> None:
+    server.old_name = "someone/before"
+    entry = entry_at(tmp_path, repo="someone/before")
+    pull(entry, hub=hub_of(server, token="hf_secret"))
+    assert entry.path("model").read_bytes() == MODEL
+    assert [(seen.method, seen.token) for seen in server.seen if "/something/resolve/" in seen.path] == [
+        ("HEAD", "Bearer hf_secret"),
+        ("GET", "Bearer hf_secret"),
+    ]
+    assert [seen.token for seen in server.gets()] == [""]
+
+
+def test_a_record_beside_a_card_in_a_folder_is_used(server: FakeHub, tmp_path: Path) -> None:
+    entry = replace(entry_at(tmp_path), origin="folder")
+    pull(entry, hub=hub_of(server))
+    entry.path("model").write_bytes(b"short")
+    assert pull(entry, hub=hub_of(server)).fetched == ("model",)
+
+
 def test_silence_ends_in_a_time_out_and_what_came_is_kept(server: FakeHub, tmp_path: Path) -> None:
     entry = entry_at(tmp_path)
     server.faults = deque([Fault(cut=300_000, stall=True)])

@@ -192,7 +192,7 @@ def _models() -> tuple[list[dict[str, Any]], list[str]]:
         }
         for entry in known
     ]
-    return models, [str(error) for error in broken]
+    return models, [str(error) for error in broken.values()]
 
 
 def _print(report: dict[str, Any]) -> None:

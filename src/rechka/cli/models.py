@@ -45,7 +45,7 @@ def list_(as_json: AsJson = False) -> None:
             rows.append((name, entry.card.language, state, _size(brief["size"]), entry.card.license, brief["title"]))
         _print_table(("name", "language", "state", "size", "licence", "title"), rows)
         _say(f"* is used when no model is named; get one with: rechka models pull {PREFERRED}")
-    for error in broken:
+    for error in broken.values():
         _say(f"skipped: {error}")
 
 

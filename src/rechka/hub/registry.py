@@ -144,7 +144,7 @@ class Entry:
 
     def lock(self) -> Lock | None:
         """What was recorded when it was pulled."""
-        return Lock.read(self.folder) if self.origin in ("built-in", "user") else None
+        return Lock.read(self.folder) if self.card.repo else None
 
     def expected(self, role: str, lock: Lock | None) -> CardFile:
         """The file of a role with the exact size and sha256 of the card, else of the record, else None."""
@@ -160,15 +160,15 @@ class Entry:
         )
 
 
-def entries() -> tuple[list[Entry], list[BadCard]]:
-    """All models that can be named, the user's first, and the cards that could not be read."""
+def entries() -> tuple[list[Entry], dict[Path, BadCard]]:
+    """All models that can be named, the user's first, and what is wrong with the cards that could not be read."""
     found: dict[str, Entry] = {}
-    broken: list[BadCard] = []
+    broken: dict[Path, BadCard] = {}
     for path, folder, origin in _places():
         try:
             card = Card.read(path)
         except BadCard as error:
-            broken.append(error)
+            broken[path] = error
             continue
         found.setdefault(card.name, Entry(card, folder or home() / "models" / card.name, origin))
     return list(found.values()), broken
@@ -205,8 +205,8 @@ def find(model: str | Path) -> Entry:
     for entry in known:
         if entry.card.name == model:
             return entry
-    for error in broken:  # the card was asked for and is there, but cannot be read
-        if f"{model}.toml" in error.message or f"{os.sep}{model}{os.sep}{CARD_FILE}" in error.message:
+    for path, error in broken.items():  # the card was asked for and is there, but cannot be read
+        if model in (path.stem, path.parent.name if path.name == CARD_FILE else None):
             raise error
     names = ", ".join(entry.card.name for entry in known)
     hint = f"; a folder of that name is here: write ./{model}" if Path(model).is_dir() else ""

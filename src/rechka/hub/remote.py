@@ -216,6 +216,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     The token goes along only to the same origin. What began encrypted stays encrypted.
     """
 
+    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302  # known to the library since Python 3.11 only
+
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:

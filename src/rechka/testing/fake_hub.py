@@ -50,6 +50,7 @@ class FakeHub:
 
     Attributes:
         repo: ``owner/name``.
+        old_name: an earlier name of it, which redirects to the new one; or empty.
         files: path -> content.
         large: paths kept in large-file storage (told by sha256); the others by git's sha1.
         faults: used up in order, one for each GET of a content; ``head_faults`` one for each HEAD.
@@ -59,6 +60,7 @@ class FakeHub:
     """
 
     repo: str = "someone/something"
+    old_name: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     large: bool = True
     faults: deque[Fault] = field(default_factory=deque)
@@ -142,6 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         if self.storage:
             return self.hub.files[path.removeprefix("/content/")]
+        if self.hub.old_name and path.startswith(f"/{self.hub.old_name}/"):
+            self.send_response(307)
+            self.send_header("Location", self.path.replace(self.hub.old_name, self.hub.repo, 1))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
         prefix = f"/{self.hub.repo}/resolve/"
         if not path.startswith(prefix):
             self._refuse(Fault(404, "RepoNotFound"))
