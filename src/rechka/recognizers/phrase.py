@@ -69,10 +69,11 @@ def clean(text: str) -> str:
 
 def whole_words(ids: tuple[int, ...], tokens: Tokens) -> str:
     """The words of ``ids`` that are complete, since a space follows; all of them in a vocabulary without spaces."""
-    if tokens.space is None:
+    space = tokens.space
+    if space is None:
         return clean(tokens.text(ids))
-    spaces = [i for i, token in enumerate(ids) if token == tokens.space]
-    return clean(tokens.text(ids[: spaces[-1]])) if spaces else ""
+    last = next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == space), 0)
+    return clean(tokens.text(ids[:last]))
 
 
 def segment_of(
