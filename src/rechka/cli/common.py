@@ -1,0 +1,101 @@
+"""What verbs share: options, words to the user, loading a model."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rechka.errors import RechkaError, UsageError
+
+if TYPE_CHECKING:
+    from rechka.recognizers import Asr
+
+DEFAULT_BOOST = 5.0
+"""Of a hotword without a boost, natural-log units for the whole entry."""
+
+
+class Device(str, Enum):
+    """Where the model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Channels(str, Enum):
+    """What becomes of several channels."""
+
+    MIX = "mix"
+    SPLIT = "split"
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Name (rechka models list), folder or card. Default: t-one if on disk, else the small built-in model.",
+        show_default=False,
+    ),
+]
+HotwordOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hotword",
+        metavar="WORD[:BOOST]",
+        help=f"Expect this word or phrase; may be given many times. A boost of {DEFAULT_BOOST:g} is the default.",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Threads of the model. Default: as many as there are cores."),
+]
+
+
+def say(text: str) -> None:
+    """Tell the user something: stderr, so that stdout holds nothing but results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def error_line(error: RechkaError, source: str = "") -> str:
+    """``rechka: error [code]: message; remedy``, with the input that it is about unless the message names it."""
+    where = f"{source}: " if source and source not in error.message else ""
+    return f"rechka: error [{error.code}]: {where}{error}"
+
+
+def hotwords(options: Iterable[str] | None) -> dict[str, float] | None:
+    """``WORD[:BOOST]`` options as a mapping, or None if there are none.
+
+    Raises:
+        UsageError: an empty word, or a boost that is no number.
+    """
+    found: dict[str, float] = {}
+    for option in options or ():
+        word, colon, number = option.rpartition(":") if ":" in option else (option, "", "")
+        try:
+            boost = float(number) if colon else DEFAULT_BOOST
+        except ValueError:
+            boost = math.nan
+        if not word.strip() or not math.isfinite(boost):
+            raise UsageError(
+                f"--hotword must be WORD or WORD:BOOST, got {option!r}", remedy="example: --hotword договор:8"
+            )
+        found[word.strip()] = boost
+    return found or None
+
+
+def load_asr(model: str | None, device: Device, threads: int | None) -> Asr:
+    """The model that the options name; says once which one was taken for want of another."""
+    import rechka
+
+    asr = rechka.load(model, device=device.value, threads=threads)
+    if asr.note:
+        say(f"rechka: {asr.note}")
+    return asr

@@ -1,0 +1,126 @@
+"""From what was written on the command line to recordings, and to the names of their outputs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rechka.errors import AudioNotFound, RechkaError, UsageError
+
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "w64", "aif", "aifc", "aiff", "au", "snd", "caf", "flac", "mp3", "oga", "ogg", "opus"),
+        *("3gp", "aac", "amr", "m4a", "mka", "mkv", "mov", "mp4", "webm", "wma"),
+    )
+)
+"""Files of a folder that are taken. A file that is named itself is taken whatever its suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One recording.
+
+    Attributes:
+        name: as the user sees it.
+        path: of the file, or None for stdin.
+        base: the part of the path that names the output: the file's name, or its path inside the folder that was named.
+        error: why there is no recording, if there is none.
+    """
+
+    name: str
+    path: Path | None
+    base: Path
+    error: RechkaError | None = None
+
+
+def expand(arguments: Iterable[str]) -> list[Input]:
+    """Files, folders (recursively, audio suffixes only), glob patterns and ``-`` as recordings, each once, in order.
+
+    What is not there gives an ``Input`` with an error, so that the others are still done.
+    """
+    found: dict[str, Input] = {}
+    for argument in arguments:
+        for item in _expand(argument):
+            found.setdefault("-" if item.path is None else os.path.realpath(item.path), item)
+    return list(found.values())
+
+
+def _expand(argument: str) -> Iterator[Input]:
+    path = Path(argument)
+    if argument == "-":
+        yield Input("-", None, Path("stdin"))
+    elif path.is_dir():
+        yield from _folder(path)
+    elif path.exists():
+        yield Input(argument, path, Path(path.name))
+    elif matches := sorted(glob.glob(argument, recursive=True)):
+        for match in matches:
+            yield from _expand(match)
+    else:
+        pattern = glob.has_magic(argument)
+        message = f"no file matches {argument}" if pattern else f"{argument} does not exist"
+        error = AudioNotFound(message, remedy="check the name and the folder you are in")
+        yield Input(argument, path, Path(path.name), error)
+
+
+def _folder(folder: Path) -> Iterator[Input]:
+    """The recordings below a folder in order of their names; hidden files and folders are left out."""
+    failures: list[OSError] = []
+    empty = True
+    for place, folders, files in os.walk(folder, onerror=failures.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(place, name)
+            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+                empty = False
+                yield Input(str(path), path, path.relative_to(folder))
+    for failure in failures:
+        path = Path(os.fspath(failure.filename))
+        error = AudioNotFound(f"cannot read the folder {path}: {failure.strerror}", remedy="check its permissions")
+        yield Input(str(path), path, Path(path.name), error)
+    if empty and not failures:
+        error = AudioNotFound(f"{folder} holds no audio files", remedy="name files whose suffix is unusual one by one")
+        yield Input(str(folder), folder, Path(folder.name), error)
+
+
+def output_paths(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:
+    """Where each input's result goes, no two to the same place.
+
+    ``call.wav`` gives ``call.txt``. Inputs that would meet there keep their whole name (``call.wav.txt``) and, if they
+    still meet, as many of their own folders as it takes (``monday/call.wav.txt``). Letter case does not tell names
+    apart, since on some file systems it does not.
+
+    Raises:
+        UsageError: a result would overwrite an input.
+    """
+    depth = [0] * len(inputs)
+    while True:
+        paths = [folder / f"{_named(item, level)}.{suffix}" for item, level in zip(inputs, depth, strict=True)]
+        times = Counter(str(path).casefold() for path in paths)
+        meeting = [i for i, path in enumerate(paths) if times[str(path).casefold()] > 1]
+        if not meeting:
+            break
+        for i in meeting:
+            depth[i] += 1
+    sources = {os.path.realpath(item.path) for item in inputs if item.path is not None}
+    for path in paths:
+        if os.path.realpath(path) in sources:
+            raise UsageError(
+                f"{path} is an input and would be overwritten", remedy="choose another folder for --output"
+            )
+    return paths
+
+
+def _named(item: Input, depth: int) -> Path:
+    """The output's path without the new suffix; each step of ``depth`` tells more of the input's path."""
+    if depth == 0 or item.path is None:
+        return item.base.with_suffix("") if item.path is not None else Path(item.base, *["stdin"] * depth)
+    parts = Path(os.path.abspath(item.path)).parts[1:]
+    more = len(item.base.parts) + depth - 1
+    name = Path(*parts[-more:])
+    return name if more <= len(parts) else name.with_name(f"{name.name}.{more - len(parts)}")

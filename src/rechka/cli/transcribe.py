@@ -1,0 +1,203 @@
+"""``rechka transcribe``: recordings to text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rechka.cli import common, inputs
+from rechka.cli.progress import Meter
+from rechka.errors import AudioNotFound, RechkaError, UsageError
+
+if TYPE_CHECKING:
+    from rechka.recognizers import Asr
+    from rechka.types import Transcript
+
+ONE_EACH = frozenset({"srt", "vtt", "tsv"})
+"""Formats of which only one may stand in a file."""
+
+
+class Format(str, Enum):
+    """The formats of ``rechka.formats.FORMATS``, named here so that the help needs no imports; a test compares them."""
+
+    TXT = "txt"
+    JSON = "json"
+    SRT = "srt"
+    VTT = "vtt"
+    TSV = "tsv"
+    CTM = "ctm"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command()(transcribe)
+
+
+def transcribe(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="Audio files, folders, glob patterns, or - for stdin.", show_default=False
+        ),
+    ],
+    model: common.ModelOption = None,
+    format_: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", "-f", help="Format of the result. Default: phrases with their times; with --output: txt."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Write one file per input into this folder."),
+    ] = None,
+    channels: Annotated[
+        common.Channels, typer.Option("--channels", help="Stereo: one text of both, or one speaker per channel.")
+    ] = common.Channels.MIX,
+    hotword: common.HotwordOption = None,
+    device: common.DeviceOption = common.Device.CPU,
+    threads: common.ThreadsOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per input, errors included, for programs.")
+    ] = False,
+) -> None:
+    """Turn recordings into text.
+
+    Results go to stdout in the order of the inputs, or into the folder --output, whose file names are then printed. An
+    input that fails does not stop the others: exit code 1, or 3 if nothing that was named exists.
+    """
+    job = Job(inputs.expand(arguments), None if format_ is None else format_.value, output, as_json)
+    words = common.hotwords(hotword)
+    failures = [item.error for item in job.items if item.error is not None]
+    if len(failures) == len(job.items):  # nothing to do: tell it without loading a model
+        results: Iterator[Transcript | RechkaError] = iter(())
+        code = job.run(results, Meter(len(job.items), visible=False))
+    else:
+        asr = common.load_asr(model, device, threads)
+        with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
+            code = job.run(_recognise(asr, job.items, meter, channels=channels.value, hotwords=words), meter)
+    if code:
+        raise typer.Exit(code)
+
+
+def _recognise(asr: Asr, items: Sequence[inputs.Input], meter: Meter, **options: Any) -> Iterator[Any]:
+    """The transcripts, or errors, of the items that exist, in order."""
+    there = [(i, item) for i, item in enumerate(items) if item.error is None]
+    sources = (_stdin() if item.path is None else item.path for _, item in there)
+    return asr.transcribe_many(
+        sources, progress=lambda index, done, total: meter.update(there[index][0], done, total), **options
+    )
+
+
+def _stdin() -> Any:
+    if sys.stdin.isatty():
+        raise UsageError("nothing is piped into -", remedy="example: cat call.wav | rechka transcribe -")
+    return sys.stdin.buffer
+
+
+@dataclass
+class Job:
+    """What to do with which inputs.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+
+    items: list[inputs.Input]
+    format: str | None
+    output: Path | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        from rechka.formats import FORMATS
+
+        several = len(self.items) > 1
+        self.paths: list[Path] = []
+        if self.output is not None:
+            suffix = self.output.suffix[1:]
+            if suffix in FORMATS and not self.output.is_dir():
+                remedy = f"for one file write: rechka transcribe INPUT --format {suffix} > {self.output}"
+                raise UsageError(f"--output names a folder, got {self.output}", remedy=remedy)
+            self.paths = inputs.output_paths(self.items, self.output, self.format or "txt")
+        elif self.as_json and self.format:
+            raise UsageError(
+                "--json prints JSON; --format says what --output writes", remedy="add --output or drop one"
+            )
+        elif several and self.format in ONE_EACH:
+            raise UsageError(f"several inputs do not fit into one {self.format}", remedy="name a folder with --output")
+
+    def run(self, results: Iterator[Transcript | RechkaError], meter: Meter) -> int:
+        """Deal with every input in order.
+
+        Args:
+            results: of the inputs without an error, in order.
+            meter: shows how far we are.
+
+        Returns:
+            The exit code.
+        """
+        errors: list[RechkaError] = []
+        for index, item in enumerate(self.items):
+            result = item.error or next(results)
+            meter.finish(index)
+            if not isinstance(result, RechkaError):
+                try:
+                    self._deliver(index, item, result, meter)
+                    continue
+                except RechkaError as error:
+                    result = error
+            errors.append(result)
+            meter.say(common.error_line(result, item.name))
+            if self.as_json:
+                meter.print(_json_line({"input": item.name, "error": result.to_dict()}))
+        if errors and len(self.items) > 1:
+            meter.say(f"rechka: {len(self.items) - len(errors)} of {len(self.items)} inputs done, {len(errors)} failed")
+        elif meter.audio_s and sys.stderr.isatty():
+            meter.say(f"{meter.audio_s:.1f} s of audio in {meter.wall_s:.1f} s, {meter.speed:.1f} x real time")
+        if not errors:
+            return 0
+        nothing_there = len(errors) == len(self.items) and all(isinstance(error, AudioNotFound) for error in errors)
+        return 3 if nothing_there else 1
+
+    def _deliver(self, index: int, item: inputs.Input, transcript: Transcript, meter: Meter) -> None:
+        """Print or save one transcript."""
+        from rechka.formats import render
+        from rechka.formats.txt import timed_line
+
+        if transcript.truncated:
+            meter.say(f"rechka: warning: {item.name} breaks off before its end; the text until there is given")
+        if self.paths:
+            path = self._save(self.paths[index], transcript)
+            meter.print(_json_line({"input": item.name, "output": str(path)}) if self.as_json else f"{path}\n")
+            return
+        if self.as_json:
+            meter.print(_json_line({"input": item.name, "transcript": transcript.to_dict()}))
+            return
+        heading = f"==> {item.name} <==\n" if len(self.items) > 1 and self.format in (None, "txt") else ""
+        if self.format is None:
+            text = "".join(timed_line(segment) + "\n" for segment in transcript.segments)
+        else:
+            text = render(transcript, self.format, recording=item.base.stem)
+        meter.print(heading + text)
+
+    def _save(self, path: Path, transcript: Transcript) -> Path:
+        from rechka.errors import OutputError
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {path.parent}: {error.strerror}", remedy="choose another folder for --output"
+            ) from error
+        return transcript.save(path)
+
+
+def _json_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
