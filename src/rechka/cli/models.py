@@ -41,10 +41,21 @@ def list_(as_json: AsJson = False) -> None:
         for entry in known:
             brief = _brief(entry)
             state = "on disk" if brief["on_disk"] else "not on disk"
-            name = entry.card.name + (" *" if entry.card.name == default else "")
-            rows.append((name, entry.card.language, state, _size(brief["size"]), entry.card.license, brief["title"]))
-        _print_table(("name", "language", "state", "size", "licence", "title"), rows)
-        _say(f"* is used when no model is named; get one with: rechka models pull {PREFERRED}")
+            mark = "default" if entry.card.name == default else ""
+            rows.append(
+                (
+                    entry.card.name,
+                    mark,
+                    entry.card.language,
+                    state,
+                    _size(brief["size"]),
+                    entry.card.license,
+                    brief["title"],
+                )
+            )
+        _print_table(("name", "", "language", "state", "size", "licence", "title"), rows)
+        if not next(entry.ready for entry in known if entry.card.name == PREFERRED):
+            _say(f"the production model is not on disk; get it with: rechka models pull {PREFERRED}")
     for error in broken.values():
         _say(f"skipped: {error}")
 
@@ -83,7 +94,9 @@ def show(
                     result.metric,
                     f"{result.value:g}",
                     f"{result.interval[0]:g} to {result.interval[1]:g}" if result.interval else "",
-                    f"measured: {result.command}" if result.measured else f"published: {result.source}",
+                    f"measured: {result.command}"
+                    if result.measured
+                    else f"published, not measured by us: {result.source}",
                 )
                 for result in card.results
             ],
