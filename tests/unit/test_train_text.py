@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rechka.errors import DataError
-from rechka.train.text import held_out, profane, read_sentences, select, training, unique, usable
+from rechka.train.text import Overlap, held_out, profane, read_sentences, select, training, unique, usable
 
 
 def test_held_out_is_the_agreed_rule() -> None:
@@ -89,3 +89,11 @@ def test_read_sentences_errors(tmp_path: Path) -> None:
     for name in ("latin.txt", "fake.txt.gz", "cut.txt.gz", "absent.txt"):
         with pytest.raises(DataError, match=name):
             list(read_sentences(tmp_path / name))
+
+
+def test_overlap_catches_whole_texts_and_long_runs() -> None:
+    leaks = Overlap(["Нажмите решётку.", "он вошёл в тёмную комнату и закрыл дверь"], run=4)
+    assert leaks("нажмите решетку!")
+    assert leaks("Тогда он вошел в темную пещеру")
+    assert not leaks("он вошёл в пещеру")
+    assert not leaks("нажмите решётку после сигнала")

@@ -99,6 +99,31 @@ def unique(sentences: Iterable[str]) -> Iterator[str]:
             yield sentence
 
 
+class Overlap:
+    """Finds sentences that repeat a forbidden text, whole or a run of it: what test sets hold must not be learnt.
+
+    Args:
+        forbidden: the texts, in any form.
+        run: a sentence that shares this many words in a row with one of them is caught, as is an equal sentence.
+    """
+
+    def __init__(self, forbidden: Iterable[str], *, run: int = 6) -> None:
+        self._run = run
+        self._whole: set[tuple[str, ...]] = set()
+        self._runs: set[tuple[str, ...]] = set()
+        for text in forbidden:
+            words = tuple(scoring(text).split())
+            self._whole.add(words)
+            self._runs.update(self._cut(words))
+
+    def __call__(self, sentence: str) -> bool:
+        words = tuple(scoring(sentence).split())
+        return words in self._whole or not self._runs.isdisjoint(self._cut(words))
+
+    def _cut(self, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        return (words[i : i + self._run] for i in range(len(words) - self._run + 1))
+
+
 def select(sentences: Iterable[str], *, test: bool = False) -> Iterator[str]:
     """Usable, different sentences of one side of the wall: not held out, or with ``test`` only held out."""
     return unique(sentence for sentence in sentences if usable(sentence) and held_out(sentence) is test)
