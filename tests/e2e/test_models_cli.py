@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from rechka.cli import models
-from rechka.errors import HubForbidden, ModelNotFound, RechkaError
+from rechka.cli.main import main
+from rechka.errors import RechkaError
 from rechka.testing.fake_hub import COMMIT, FakeHub, Fault
 
 MODEL, LM = b"weights" * 1000, b"n-grams" * 500
@@ -129,13 +130,19 @@ def test_show(hub: FakeHub) -> None:
     assert "not on disk, optional" in text
 
 
-def test_errors_keep_their_kind_and_exit_code(hub: FakeHub) -> None:
-    with pytest.raises(ModelNotFound) as caught:
-        answer("show", "nothing")
-    assert caught.value.exit_code == 3
+def test_errors_are_one_line_with_code_and_exit_code(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", "nothing"]) == 3
+    assert "[model.not_found]: no model is called 'nothing'" in capsys.readouterr().err
     hub.head_faults = deque([Fault(403, "GatedRepo")])
-    with pytest.raises(HubForbidden) as forbidden:
-        answer("pull", "t-one")
-    assert forbidden.value.exit_code == 3
-    assert rechka("pull").exit_code == 2  # wrong usage
-    assert rechka("pull", "t-one", "--wit", "lm").exit_code == 2
+    assert main(["models", "pull", "t-one"]) == 3
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "[hub.forbidden]" in said.err
+    assert "HF_TOKEN" in said.err
+    assert main(["models", "pull"]) == 2
+    assert main(["models", "pull", "t-one", "--wit", "lm"]) == 2
+    assert main(["models", "pull", "t-one", "--with", "vad"]) == 2
+    assert main(["models", "pull", "t-one"]) == 0
+    capsys.readouterr()
+    assert main(["models", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)

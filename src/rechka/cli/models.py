@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rechka.cli.common import say
+
 if TYPE_CHECKING:
     from rechka.hub.download import Progress
     from rechka.hub.registry import Entry
@@ -55,9 +57,9 @@ def list_(as_json: AsJson = False) -> None:
             )
         _print_table(("name", "", "language", "state", "size", "licence", "title"), rows)
         if not next(entry.ready for entry in known if entry.card.name == PREFERRED):
-            _say(f"the production model is not on disk; get it with: rechka models pull {PREFERRED}")
+            say(f"the production model is not on disk; get it with: rechka models pull {PREFERRED}")
     for error in broken.values():
-        _say(f"skipped: {error}")
+        say(f"skipped: {error}")
 
 
 def show(
@@ -128,14 +130,14 @@ def pull(
                 extra=[*(with_ or []), *(optional if everything else [])],
                 update=update,
                 progress=progress,
-                waiting=lambda name=entry.card.name: _say(f"{name}: another pull is under way, waiting for it"),  # type: ignore[misc]
+                waiting=lambda name=entry.card.name: say(f"{name}: another pull is under way, waiting for it"),  # type: ignore[misc]
             )
         left = [role for role in optional if role not in (*pulled.fetched, *pulled.kept)]
         came = f"got {', '.join(pulled.fetched)}" if pulled.fetched else "everything is there already"
-        _say(f"{entry.card.name}: {came}")
+        say(f"{entry.card.name}: {came}")
         for role in left:
             size = _size(entry.card.files[role].size or entry.card.files[role].approx_size)
-            _say(f"{entry.card.name}: {role} ({size}) is optional: rechka models pull {entry.card.name} --with {role}")
+            say(f"{entry.card.name}: {role} ({size}) is optional: rechka models pull {entry.card.name} --with {role}")
         done.append({**_brief(entry), "revision": pulled.revision, "fetched": pulled.fetched, "kept": pulled.kept})
     if as_json:
         _print_json(done)
@@ -183,11 +185,11 @@ def verify(
         )
     faults = sorted({entry.card.name for entry, file in found if not file.good})
     for name in faults:
-        _say(f"{name}: get it again with: rechka models pull {name} --update")
+        say(f"{name}: get it again with: rechka models pull {name} --update")
     if faults:
         raise typer.Exit(FAULT_EXIT)
     if not chosen:
-        _say("no model is on disk; get one with: rechka models pull t-one")
+        say("no model is on disk; get one with: rechka models pull t-one")
 
 
 def _brief(entry: Entry) -> dict[str, Any]:
@@ -280,7 +282,3 @@ def _print_table(header: tuple[str, ...] | None, rows: Sequence[tuple[str, ...]]
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
