@@ -25,6 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "RECHKA_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RECHKA_HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return tmp_path
 
 

@@ -36,6 +36,11 @@ LM = b"lm" * 5000
 SUM = hashlib.sha256(MODEL).hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,hub.invalid")
+
+
 @pytest.fixture
 def server() -> FakeHub:
     with FakeHub(files={"model.onnx": MODEL, "kenlm.bin": LM}) as hub:
@@ -320,7 +325,11 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert "HF_ENDPOINT" in caught.value.remedy
 
 
-def test_an_unknown_host(tmp_path: Path) -> None:
+def test_an_unknown_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(HubUnreachable, match=r"hub\.invalid"):
         pull(entry_at(tmp_path), hub=Hub("http://hub.invalid", pauses_s=()))
 
