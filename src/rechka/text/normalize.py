@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
@@ -21,6 +22,7 @@ class _Fold(dict[int, "str | None"]):
 
 
 _FOLD = _Fold()
+_FOLDED = re.compile(r"[а-яa-z0-9]+(?: [а-яa-z0-9]+)*")  # plain words are their own scoring form
 
 
 def scoring(text: str) -> str:
@@ -30,5 +32,7 @@ def scoring(text: str) -> str:
     splitting their word. Digits are kept, because a hypothesis that writes ``5`` where ``пять`` was said must count as
     an error and not disappear. Idempotent.
     """
+    if _FOLDED.fullmatch(text):
+        return text
     lowered = unicodedata.normalize("NFKC", text).lower()
     return " ".join(unicodedata.normalize("NFC", lowered).translate(_FOLD).split())
