@@ -1,0 +1,165 @@
+"""What the beams of one phrase share: the letter trie, language-model states, and the alignments so far.
+
+Hypotheses of a beam are columns of two arrays, so that a search step is a fixed number of array operations. The rows
+are named here. A hypothesis is told by a 64-bit hash of its tokens; its tokens are spelled out by following records,
+each of which holds one finished token and points to the one before.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rechka.decoding.lexicon import LetterTrie
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Rows of the float array, natural logarithms.
+PB = 0  # probability of all alignments that end in blank
+PNB = 1  # ... that end in the last token
+TOT = 2  # both
+LM = 3  # language model and completed hotwords, words that are complete
+BONUS = 4  # LM and what is expected of the begun word and hotword
+WORD = 5  # language model's part for the begun word if it ended here; NaN until asked for
+LOUD = 6  # log-probability of the last token where it was loudest
+NUM_FLOATS = 7
+
+# Rows of the integer array.
+HASH = 0  # of the tokens
+PARENT = 1  # hash without the last token
+LAST = 2  # the last token
+TRIE = 3  # state of the begun word
+HOT = 4  # state of the hotword automaton
+CONTEXT = 5  # index of the language model's state before the begun word
+AFTER = 6  # ... and after it, set with WORD
+RECORD = 7  # record of the token before the last
+FRAME = 8  # where the last token was loudest
+DEPTH = 9  # number of tokens
+NUM_INTS = 10
+
+ROOT = np.int64(0x5851F42D4C957F2D)
+_MULTIPLIER = np.int64(6364136223846793005)  # Knuth's MMIX generator
+_ADDEND = np.int64(1442695040888963407)
+_COMPACT = 1 << 15
+
+
+def extend_hash(parent: Ints, token: Ints) -> Ints:
+    """Hash of token sequences one longer; int64 arithmetic wraps."""
+    mixed = (parent ^ (parent >> np.int64(29))) + (token + np.int64(1)) * _ADDEND
+    return mixed * _MULTIPLIER
+
+
+class Arena:
+    """Append-only store of one phrase; beams of the phrase point into it.
+
+    Attributes:
+        lock: held while a beam of the phrase is advanced or read.
+        contexts: states of the language model; index 0 is the sentence's beginning.
+    """
+
+    def __init__(self, trie: LetterTrie, contexts: list[Any]) -> None:
+        self.lock = threading.Lock()
+        self.trie = trie
+        self.contexts = contexts
+        self.size = 0
+        self._ints = np.empty((4, 256), np.int64)  # previous record, token, frame, hash
+        self._logps = np.empty(256, np.float64)
+
+    def push(self, previous: Ints, tokens: Ints, frames: Ints, hashes: Ints, logps: Floats) -> int:
+        """Add records; returns the index of the first."""
+        begin, end = self.size, self.size + len(tokens)
+        if end > self._ints.shape[1]:
+            more = max(end, 2 * self._ints.shape[1])
+            self._ints = np.concatenate([self._ints, np.empty((4, more), np.int64)], axis=1)
+            self._logps = np.concatenate([self._logps, np.empty(more, np.float64)])
+        block = self._ints[:, begin:end]
+        block[0], block[1], block[2], block[3] = previous, tokens, frames, hashes
+        self._logps[begin:end] = logps
+        self.size = end
+        return begin
+
+    def chain(self, record: int) -> list[tuple[int, int, float]]:
+        """Token, frame and log-probability of all tokens up to a record, the root's own left out."""
+        found = []
+        ints, logps = self._ints, self._logps
+        while record >= 0:
+            previous = int(ints[0, record])
+            if previous >= 0:
+                found.append((int(ints[1, record]), int(ints[2, record]), float(logps[record])))
+            record = previous
+        return found[::-1]
+
+    def letters(self, record: int, stop: int) -> list[int]:
+        """Tokens up to a record since the last ``stop`` token or the root."""
+        found = []
+        ints = self._ints
+        while record >= 0 and ints[0, record] >= 0 and ints[1, record] != stop:
+            found.append(int(ints[1, record]))
+            record = int(ints[0, record])
+        return found[::-1]
+
+    def common(self, ints: Ints) -> tuple[int, int]:
+        """Depth and last token of the longest sequence with which all hypotheses (columns of ``ints``) begin."""
+        depth, hashes, last, record = (ints[row].copy() for row in (DEPTH, HASH, LAST, RECORD))
+        level = int(depth.min())
+        while True:
+            deeper = np.flatnonzero(depth > level)
+            if not len(deeper):
+                if (hashes == hashes[0]).all():
+                    return level, int(last[0])
+                deeper = np.arange(len(depth))
+                level -= 1
+            at = record[deeper]
+            depth[deeper] -= 1
+            last[deeper] = self._ints[1, at]
+            hashes[deeper] = self._ints[3, at]
+            record[deeper] = self._ints[0, at]
+
+    def compact(self, ints: Ints) -> tuple[Arena, Ints]:
+        """An arena with only what the hypotheses in ``ints`` need, and they pointing into it; itself if small."""
+        if max(self.size, len(self.contexts)) < _COMPACT:
+            return self, ints
+        alive = np.zeros(self.size + 1, np.bool_)  # the last entry stands for -1
+        wave = np.unique(ints[RECORD])
+        while len(wave := wave[~alive[wave]]):
+            alive[wave] = True
+            wave = np.unique(self._ints[0, wave[wave >= 0]])
+        kept = np.flatnonzero(alive[:-1])
+        place = np.full(self.size + 1, -1, np.int64)
+        place[kept] = np.arange(len(kept))
+        used = np.unique(ints[[CONTEXT, AFTER]])
+        used = used[used > 0]
+        seat = np.zeros(len(self.contexts) + 1, np.int64)
+        seat[used] = np.arange(1, len(used) + 1)
+        seat[-1] = -1
+        arena = Arena(self.trie, [self.contexts[0], *(self.contexts[i] for i in used.tolist())])
+        block = self._ints[:, kept]
+        arena.push(place[block[0]], block[1], block[2], block[3], self._logps[kept])
+        ints = ints.copy()
+        ints[RECORD] = place[ints[RECORD]]
+        ints[CONTEXT] = seat[ints[CONTEXT]]
+        ints[AFTER] = seat[ints[AFTER]]
+        return arena, ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixBeam:
+    """The live hypotheses of a phrase after some frame; a value.
+
+    Attributes:
+        arena: what they share with beams before and after.
+        floats: (NUM_FLOATS, B).
+        ints: (NUM_INTS, B).
+        parents, children: indexes of hypotheses of which one is the other without its last token.
+    """
+
+    arena: Arena
+    floats: Floats
+    ints: Ints
+    parents: Ints
+    children: Ints

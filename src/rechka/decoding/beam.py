@@ -1,0 +1,398 @@
+"""CTC prefix beam search with a word language model, a word list and hotwords, incremental over frames.
+
+Hannun et al. 2014 (arXiv:1408.2873): a hypothesis is a token sequence, its probability the sum over its alignments,
+kept apart for those that end in blank. Language-model fusion, pruning and their constants follow pyctcdecode 0.5.0,
+with which it shares scores; ``docs/decoding.md`` lists the differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rechka.decoding.arena import (
+    AFTER,
+    BONUS,
+    CONTEXT,
+    DEPTH,
+    FRAME,
+    HASH,
+    HOT,
+    LAST,
+    LM,
+    LOUD,
+    NUM_FLOATS,
+    NUM_INTS,
+    PARENT,
+    PB,
+    PNB,
+    RECORD,
+    ROOT,
+    TOT,
+    TRIE,
+    WORD,
+    Arena,
+    Floats,
+    Ints,
+    PrefixBeam,
+    extend_hash,
+)
+from rechka.decoding.frames import checked
+from rechka.decoding.hotwords import compile_hotwords
+from rechka.decoding.lexicon import LetterTrie, Lexicon
+from rechka.decoding.lm import LanguageModel
+from rechka.errors import IncompatibleParts, UsageError
+from rechka.options import DecoderOptions
+from rechka.types import Frames, Hypothesis, LogProbs, Tokens
+
+_NONE: Ints = np.empty(0, np.int64)
+_MAX_TRIE = 1 << 16
+"""Letter states kept between phrases; with 35 tokens about 300 bytes each."""
+
+
+class CtcBeam:
+    """A ``protocols.Decoder``. Thread-safe; beams are values and may be advanced more than once.
+
+    Tokens have no space at their ends and no two in a row.
+
+    Args:
+        tokens: the model's vocabulary; needs a space for a language model.
+        options: widths, weights and hotwords.
+        lm: scores words. Its word list, where it tells one, guides the search while a word is being spelled.
+        lexicon: a word list to use instead of the language model's.
+    Raises:
+        UsageError: an option out of range, or a hotword that cannot be spelled.
+        IncompatibleParts: a language model for a vocabulary without a space.
+    """
+
+    consumes: type[Frames] = LogProbs
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        options: DecoderOptions | None = None,
+        *,
+        lm: LanguageModel | None = None,
+        lexicon: Lexicon | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.options = options or DecoderOptions()
+        _check(self.options)
+        if lm is not None and tokens.space is None:
+            raise IncompatibleParts(
+                "a language model scores words, and this vocabulary has no space between words",
+                remedy="decode without a language model",
+            )
+        self.lm = lm
+        self.hotwords = compile_hotwords(self.options.hotwords, tokens)
+        self.space = -2 if tokens.space is None else tokens.space
+        words = lexicon if lexicon is not None or lm is None else lm.words
+        self._lexicons = [words] if words is not None and lm is not None else []
+        if self._lexicons and self.hotwords is not None:
+            self._lexicons.append(Lexicon(self.hotwords.words))
+        self._trie = self._new_trie()
+
+    def _new_trie(self) -> LetterTrie:
+        return LetterTrie(self.tokens, self._lexicons, 0.0 if self.lm is None else self.options.unk_logp)
+
+    def begin(self) -> PrefixBeam:
+        """The empty hypothesis."""
+        if len(self._trie) > _MAX_TRIE:
+            self._trie = self._new_trie()  # phrases under way keep the old one
+        floats = np.zeros((NUM_FLOATS, 1))
+        floats[PNB] = -np.inf
+        floats[WORD] = np.nan if self.lm is not None else 0.0
+        ints = np.zeros((NUM_INTS, 1), np.int64)
+        ints[HASH] = ROOT
+        ints[LAST] = self.space if self.space >= 0 else self.tokens.blank  # nothing can repeat it
+        ints[RECORD] = -1
+        ints[AFTER] = -1
+        if self.hotwords is not None:
+            ints[HOT] = self.hotwords.start
+            floats[BONUS] = self.hotwords.credit[self.hotwords.start]
+        arena = Arena(self._trie, [None if self.lm is None else self.lm.start()])
+        return PrefixBeam(arena, floats, ints, _NONE, _NONE)
+
+    def advance(self, beams: Sequence[PrefixBeam], frames: Sequence[Frames], /) -> list[PrefixBeam]:
+        """Each beam moved on over its own frames.
+
+        Raises:
+            IncompatibleParts: frames that are not log-probs over the vocabulary.
+        """
+        return [self._advance(beam, piece) for beam, piece in zip(beams, frames, strict=True)]
+
+    def _advance(self, beam: PrefixBeam, piece: Frames) -> PrefixBeam:
+        values = checked(piece, self.tokens)
+        if not len(values):
+            return beam
+        tried = values >= self.options.token_min_logp
+        tried[np.arange(len(values)), values.argmax(axis=1)] = True
+        blank = self.tokens.blank
+        rows = np.where(tried, values, -np.inf)
+        silent = (tried[:, blank] & (tried.sum(axis=1) == 1)).tolist()
+        with beam.arena.lock:
+            search = _Search(self, beam)
+            for index, row in enumerate(rows):
+                if silent[index]:
+                    search.rest(row[blank])
+                else:
+                    search.step(piece.start + index, row)
+            return search.value()
+
+    def best(self, beam: PrefixBeam, /) -> Hypothesis:
+        """The best hypothesis if the phrase ended here."""
+        return self.nbest(beam, 1)[0]
+
+    def nbest(self, beam: PrefixBeam, n: int, /) -> list[Hypothesis]:
+        """Up to ``n`` hypotheses, best first, if the phrase ended here: words and sentence are ended and scored."""
+        with beam.arena.lock:
+            return self._nbest(beam, n)
+
+    def _nbest(self, beam: PrefixBeam, n: int) -> list[Hypothesis]:
+        floats, ints = beam.floats, beam.ints
+        spaced = ints[LAST] == self.space  # the empty hypothesis too: no word has begun
+        ends = np.where(spaced & (ints[DEPTH] > 0), ints[PARENT], ints[HASH])
+        _, first, group = np.unique(ends, return_index=True, return_inverse=True)
+        total = np.full(len(first), -np.inf)
+        np.logaddexp.at(total, group, floats[TOT])
+        # Of two that differ in a space at the end, the likelier gives the alignment.
+        order = np.lexsort((-floats[TOT], group))
+        chosen = order[np.searchsorted(group[order], np.arange(len(first)))]
+        score = total + floats[LM, chosen]
+        if self.hotwords is not None and self.space >= 0:
+            score += np.where(spaced, 0.0, self.hotwords.earned[ints[HOT], self.space])[chosen]
+        bound = score + np.where(spaced, 0.0, self.word_bound(beam))[chosen]
+        found: list[tuple[float, int]] = []
+        for at in np.argsort(-bound, kind="stable").tolist():
+            if len(found) >= n and bound[at] <= found[n - 1][0]:
+                break
+            column = int(chosen[at])
+            exact = float(score[at]) + self._ending(beam, column, bool(spaced[column]))
+            found.append((exact, column))
+            found.sort(key=lambda item: -item[0])
+        return [self._hypothesis(beam, column, score) for score, column in found[:n]]
+
+    def word_bound(self, beam: PrefixBeam) -> Floats:
+        """(B,) what the language model can at most give for the begun word, exact where it was asked before."""
+        word: Floats = beam.floats[WORD]
+        if self.lm is None:
+            return word
+        trie, most = beam.arena.trie, self.options.beta
+        if trie.restricted:
+            listed = trie.complete[beam.ints[TRIE]]
+            return np.where(np.isnan(word), np.where(listed, most, most + self.options.unk_logp), word)
+        return np.where(np.isnan(word), most, word)
+
+    def ask_word(self, beam: PrefixBeam, column: int) -> None:
+        """Ask the language model for the begun word, once; the answer is kept in the beam."""
+        floats, ints, arena, lm = beam.floats, beam.ints, beam.arena, self.lm
+        if lm is None or floats[WORD, column] == floats[WORD, column]:
+            return
+        state = int(ints[TRIE, column])
+        word = arena.trie.prefixes[state]
+        listed = bool(word)
+        if not word:
+            letters = [*arena.letters(int(ints[RECORD, column]), self.space), int(ints[LAST, column])]
+            word = self.tokens.text(letters)
+            listed = not arena.trie.restricted and word in lm
+        else:
+            listed = bool(arena.trie.complete[state])
+        logp, after = lm.score(arena.contexts[ints[CONTEXT, column]], word)
+        options = self.options
+        floats[WORD, column] = options.alpha * logp + options.beta + (0.0 if listed else options.unk_logp)
+        ints[AFTER, column] = len(arena.contexts)
+        arena.contexts.append(after)
+
+    def _ending(self, beam: PrefixBeam, column: int, spaced: bool) -> float:
+        """The language model's part for the begun word and the sentence's end."""
+        if self.lm is None:
+            return 0.0
+        contexts = beam.arena.contexts
+        if spaced:
+            return self.options.alpha * self.lm.end(contexts[beam.ints[CONTEXT, column]])
+        self.ask_word(beam, column)
+        end = self.lm.end(contexts[beam.ints[AFTER, column]])
+        return float(beam.floats[WORD, column]) + self.options.alpha * end
+
+    def _hypothesis(self, beam: PrefixBeam, column: int, score: float) -> Hypothesis:
+        floats, ints = beam.floats, beam.ints
+        chain = beam.arena.chain(int(ints[RECORD, column]))
+        last = int(ints[LAST, column])
+        if last != self.space and ints[DEPTH, column]:
+            chain.append((last, int(ints[FRAME, column]), float(floats[LOUD, column])))
+        tokens, frames, logps = zip(*chain, strict=True) if chain else ((), (), ())
+        return Hypothesis(tokens, frames, logps, score)
+
+    def stable(self, beam: PrefixBeam, /) -> int:
+        """How many leading tokens all live hypotheses share; every later one begins with them."""
+        with beam.arena.lock:
+            depth, last = beam.arena.common(beam.ints)
+        return depth - 1 if depth and last == self.space else depth  # a space may yet turn out to be the end
+
+
+def _check(options: DecoderOptions) -> None:
+    problems = [
+        (options.beam_width < 1, f"beam_width must be at least 1, got {options.beam_width}"),
+        (not options.beam_prune_logp < 0, f"beam_prune_logp must be below 0, got {options.beam_prune_logp}"),
+        (not options.token_min_logp <= 0, f"token_min_logp must be at most 0, got {options.token_min_logp}"),
+        (not 0 <= options.alpha < np.inf, f"alpha must be at least 0, got {options.alpha}"),
+        (not abs(options.beta) < np.inf, f"beta must be finite, got {options.beta}"),
+        (not -np.inf < options.unk_logp <= 0, f"unk_logp must be at most 0 and finite, got {options.unk_logp}"),
+    ]
+    for wrong, message in problems:
+        if wrong:
+            raise UsageError(message)
+
+
+class _Search:
+    """The beam of one phrase while it moves; its arrays are never those of a beam that was handed out."""
+
+    def __init__(self, decoder: CtcBeam, beam: PrefixBeam) -> None:
+        self.decoder = decoder
+        arena, ints = beam.arena.compact(beam.ints)
+        self.beam = PrefixBeam(arena, beam.floats.copy(), ints.copy(), beam.parents, beam.children)
+
+    def value(self) -> PrefixBeam:
+        """The beam as it stands."""
+        return self.beam
+
+    def rest(self, blank: float) -> None:
+        """A frame in which only blank is tried: nothing changes but the alignments' end."""
+        floats = self.beam.floats
+        floats[PB] = floats[TOT] + blank
+        floats[PNB] = -np.inf
+        floats[TOT] = floats[PB]
+
+    def step(self, frame: int, row: Floats) -> None:
+        """One frame; ``row`` (V,) holds -inf for tokens that are not tried."""
+        decoder, beam = self.decoder, self.beam
+        floats, ints, parents, children = beam.floats, beam.ints, beam.parents, beam.children
+        last, total = ints[LAST], floats[TOT]
+        repeat = row[last]
+        stay = np.empty((3, len(last)))  # PB, PNB, TOT of the hypotheses that stay as they are
+        np.add(total, row[decoder.tokens.blank], out=stay[PB])
+        # A space after a space is the same space.
+        np.add(np.where(last == decoder.space, total, floats[PNB]), repeat, out=stay[PNB])
+        louder = (repeat > floats[LOUD]) & (stay[PNB] >= stay[PB])
+        overtaken = _NONE
+        if len(children):
+            token = last[children]
+            given = np.where(last[parents] == token, floats[PB, parents], total[parents]) + row[token]
+            alone = np.logaddexp(stay[PB, children], stay[PNB, children])
+            stay[PNB, children] = np.logaddexp(stay[PNB, children], given)
+            overtaken = np.flatnonzero(given > alone)
+        np.logaddexp(stay[PB], stay[PNB], out=stay[TOT])
+
+        stays, sources, tokens = self._select(row, stay[TOT] + floats[BONUS])
+        loud = np.where(louder, repeat, floats[LOUD])
+        loudest = np.where(louder, frame, ints[FRAME])
+        record = ints[RECORD]
+        pushing = np.zeros(len(last), np.bool_)
+        pushing[sources] = True
+        pushing[parents[overtaken]] = True
+        pushed = np.flatnonzero(pushing)
+        records = np.empty(len(last), np.int64)
+        begin = beam.arena.push(
+            record[pushed], last[pushed], ints[FRAME, pushed], ints[HASH, pushed], floats[LOUD, pushed]
+        )
+        records[pushed] = np.arange(begin, begin + len(pushed))
+        if len(overtaken):  # its likeliest alignment is now the parent's, one token longer
+            late = children[overtaken]
+            record = record.copy()
+            record[late] = records[parents[overtaken]]
+            loudest[late] = frame
+            loud[late] = row[last[late]]
+
+        kept = len(stays)
+        columns = np.concatenate((stays, sources))
+        new_floats, new_ints = floats.take(columns, axis=1), ints.take(columns, axis=1)
+        new_floats[:3, :kept] = stay[:, stays]
+        new_floats[LOUD, :kept] = loud[stays]
+        new_ints[FRAME, :kept] = loudest[stays]
+        new_ints[RECORD, :kept] = record[stays]
+        if len(sources):
+            self._born(new_floats[:, kept:], new_ints[:, kept:], tokens, frame, row, records[sources])
+        hashes = new_ints[HASH]
+        order = hashes.argsort()
+        at = hashes.searchsorted(new_ints[PARENT], sorter=order)
+        at[at == len(order)] = 0
+        at = order[at]
+        children = np.flatnonzero(hashes[at] == new_ints[PARENT])
+        self.beam = PrefixBeam(beam.arena, new_floats, new_ints, at[children], children)
+
+    def _select(self, row: Floats, stay: Floats) -> tuple[Ints, Ints, Ints]:
+        """Survivors of a frame: indexes of those that stay, and source and token of those that are one token longer."""
+        decoder, beam = self.decoder, self.beam
+        floats, ints, options = beam.floats, beam.ints, decoder.options
+        num, vocabulary, space = len(stay), len(row), decoder.space
+        last = ints[LAST]
+        longer = beam.arena.trie.ahead[ints[TRIE]] + row
+        longer += (floats[TOT] + floats[LM])[:, None]
+        if decoder.hotwords is not None:
+            longer += decoder.hotwords.ahead[ints[HOT]]
+        # Repeating a token needs a blank between; a space cannot be repeated at all.
+        longer[np.arange(num), last] += np.where(last == space, -np.inf, floats[PB] - floats[TOT])
+        longer[:, decoder.tokens.blank] = -np.inf
+        longer[beam.parents, last[beam.children]] = -np.inf  # they are in the beam already
+        spaced = None
+        if decoder.lm is not None:
+            spaced = longer[:, space].copy()
+            longer[:, space] = -np.inf
+
+        scores = np.concatenate((stay, longer.ravel()))
+        least = scores.max() + options.beam_prune_logp
+        chosen, least = _top(np.flatnonzero(scores >= least), scores, options.beam_width, least)
+        if spaced is not None and row[space] > -np.inf:
+            ending = np.flatnonzero(spaced + decoder.word_bound(beam) >= least)
+            if len(ending):
+                for column in ending[np.isnan(floats[WORD, ending])].tolist():
+                    decoder.ask_word(beam, column)
+                places = num + ending * vocabulary + space
+                scores[places] = spaced[ending] + floats[WORD, ending]
+                chosen = np.concatenate((chosen, places[scores[places] >= least]))
+                least = max(least, scores[chosen].max() + options.beam_prune_logp)
+                chosen, _ = _top(chosen[scores[chosen] >= least], scores, options.beam_width, least)
+        chosen.sort()
+        split = int(chosen.searchsorted(num))
+        sources, tokens = np.divmod(chosen[split:] - num, vocabulary)
+        return chosen[:split], sources, tokens
+
+    def _born(self, floats: Floats, ints: Ints, tokens: Ints, frame: int, row: Floats, records: Ints) -> None:
+        """Turn copies of the sources (columns) into the hypotheses that are ``tokens`` longer, in place."""
+        decoder, trie = self.decoder, self.beam.arena.trie
+        states = ints[TRIE]
+        after = trie.next[states, tokens].astype(np.int64)
+        for column in np.flatnonzero(after < 0).tolist():
+            after[column] = trie.step(int(states[column]), int(tokens[column]))
+        probs = np.where(ints[LAST] == tokens, floats[PB], floats[TOT]) + row[tokens]
+        floats[PB], floats[PNB], floats[TOT] = -np.inf, probs, probs
+        if decoder.lm is not None:
+            ended = np.flatnonzero(tokens == decoder.space)
+            floats[LM, ended] += floats[WORD, ended]
+            ints[CONTEXT, ended] = ints[AFTER, ended]
+            floats[WORD] = np.nan
+            ints[AFTER] = -1
+        bonus = trie.partial[after]
+        if decoder.hotwords is not None:
+            floats[LM] += decoder.hotwords.earned[ints[HOT], tokens]
+            ints[HOT] = decoder.hotwords.next[ints[HOT], tokens]
+            bonus = bonus + decoder.hotwords.credit[ints[HOT]]
+        floats[BONUS] = floats[LM] + bonus
+        floats[LOUD] = row[tokens]
+        ints[PARENT] = ints[HASH]
+        ints[HASH] = extend_hash(ints[HASH], tokens)
+        ints[LAST] = tokens
+        ints[TRIE] = after
+        ints[RECORD] = records
+        ints[FRAME] = frame
+        ints[DEPTH] += 1
+
+
+def _top(chosen: Ints, scores: Floats, width: int, least: float) -> tuple[Ints, float]:
+    """The ``width`` best of the chosen, and the score of the worst of them (``least`` if there was room for all)."""
+    if len(chosen) <= width:
+        return chosen, least
+    values = scores[chosen]
+    best = values.argpartition(len(values) - width)[len(values) - width :]
+    return chosen[best], float(values[best].min())
