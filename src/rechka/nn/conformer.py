@@ -1,9 +1,9 @@
 """A small streaming Conformer with a CTC head: the embedded model's network.
 
-Frames of 10 ms become frames of 40 ms in two causal convolutions; one block works there, the middle blocks work at 80 ms,
-one more block follows at 40 ms on top of a skip connection (a time U-net). Attention sees its own chunk and a fixed
-number of frames before it; convolutions are causal. A forward pass over a whole recording therefore equals chunk-by-chunk
-steps, which is how it is exported.
+Frames of 10 ms become frames of 40 ms in two causal convolutions; one block works there, the middle blocks work at
+80 ms, one more block follows at 40 ms on top of a skip connection (a time U-net). Attention sees its own chunk and a
+fixed number of frames before it; convolutions are causal. A forward pass over a whole recording therefore equals
+chunk-by-chunk steps, which is how it is exported.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class ConformerConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ConformerConfig:
         """The inverse of ``to_dict``; TOML and JSON lists become tuples."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 def rotary(positions: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +105,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor, table: tuple[Tensor, Tensor], cache: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor, table: tuple[Tensor, Tensor], cache: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Attend.
 
         Args:
@@ -116,8 +119,7 @@ class Attention(nn.Module):
             (B, T, D) and keys and values (B, P + T, 2 D).
         """
         batch, frames, dim = x.shape
-        query, key, value = self.qkv(self.norm(x)).chunk(3, dim=-1)
-        both = torch.cat([key, value], dim=-1)
+        query, both = self.qkv(self.norm(x)).split([dim, 2 * dim], dim=-1)
         if cache is not None:
             both = torch.cat([cache, both], dim=1)
         key, value = both.chunk(2, dim=-1)
@@ -127,7 +129,9 @@ class Attention(nn.Module):
 
         cos, sin = table
         query = rotate(split(query), cos[-frames:], sin[-frames:])
-        mixed = functional.scaled_dot_product_attention(query, rotate(split(key), cos, sin), split(value), attn_mask=mask)
+        mixed = functional.scaled_dot_product_attention(
+            query, rotate(split(key), cos, sin), split(value), attn_mask=mask
+        )
         return self.out(mixed.transpose(1, 2).reshape(batch, frames, dim)), both
 
 
@@ -191,7 +195,8 @@ class Subsampling(nn.Module):
         """(B, 4 T, bands) to (B, T, D).
 
         Args:
-            one: (B, 1, 3, bands) the features before; two: (B, channels, 1, bands) the first convolution's output before.
+            one: (B, 1, 3, bands) the features before.
+            two: (B, channels, 1, bands) the first convolution's output before.
         """
         x = torch.cat([one, features[:, None]], dim=2)
         one = x[:, :, x.shape[2] - (self.TAPS[0] - 2) :]

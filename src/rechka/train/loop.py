@@ -1,0 +1,322 @@
+"""CTC training of the streaming Conformer: several single-thread workers on one machine, gradients averaged.
+
+Two workers with one thread each see nearly twice the audio of one worker with two threads. A run is a function of its
+configuration: each step draws its randomness from (seed, step, rank), and a checkpoint holds everything else, so a run
+that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rechka.errors import BadModelFile, DataError
+from rechka.evaluate.wer import score
+from rechka.features import bands
+from rechka.nn.conformer import SUBSAMPLING, ConformerConfig, StreamingConformer
+from rechka.train import augment
+from rechka.train.config import DataSet, Optimisation, TrainConfig
+from rechka.train.sampler import Batch, Position, Sampler, Source
+from rechka.train.store import Store, build
+
+LETTERS = "абвгдежзийклмнопрстуфхцчшщъыьэюя "
+BLANK = len(LETTERS)
+CHECKPOINT = "last.pt"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBatch:
+    """Padded features (B, T, 15), their lengths in 40 ms frames, and the targets one after another."""
+
+    features: Tensor
+    frames: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    seconds: float
+
+
+def encode(text: str) -> list[int]:
+    """Letter ids of a training target."""
+    return [LETTERS.index(letter) for letter in text]
+
+
+def make_batch(
+    members: Batch, stores: dict[str, Store], rng: np.random.Generator, config: TrainConfig, chunk: int
+) -> TrainingBatch:
+    """Read, change and pad the members of a batch; now and then a stretch of silence joins them."""
+    options = config.augment
+    rows, texts, may_mask = [], [], []
+    clips = [stores[name].read(stores[name].items[index]) for name, index in members]
+    for position, (name, index) in enumerate(members):
+        other = clips[position - 1] if len(clips) > 1 else None
+        row, mask = augment.utterance(clips[position], rng, options, other)
+        rows.append(row)
+        texts.append(encode(stores[name].items[index].text))
+        may_mask.append(mask)
+    if rng.random() < config.optim.silence * 10:
+        rows.append(augment.silence(rng, max(len(row) for row in rows)))
+        texts.append([])
+        may_mask.append(False)
+    unit = SUBSAMPLING * chunk
+    length = -(-max(len(row) for row in rows) // unit) * unit
+    batch = np.full((len(rows), length, bands.BANDS), np.log(bands.FLOOR), np.float32)
+    for target, row in zip(batch, rows, strict=True):
+        target[: len(row)] = row
+    features = augment.finish(batch)
+    lengths = np.array([len(row) for row in rows])
+    chosen = np.array(may_mask)
+    part = features[chosen]
+    augment.masks(part, lengths[chosen], rng, options)
+    features[chosen] = part
+    return TrainingBatch(
+        torch.from_numpy(features),
+        torch.tensor([-(-count // SUBSAMPLING) for count in lengths]),
+        torch.tensor([letter for text in texts for letter in text], dtype=torch.long),
+        torch.tensor([len(text) for text in texts]),
+        float(lengths.sum() * bands.STEP / bands.SAMPLE_RATE),
+    )
+
+
+def loss_of(model: StreamingConformer, batch: TrainingBatch, optim: Optimisation) -> Tensor:
+    """CTC of the last and of the middle head, per letter."""
+
+    def ctc(log_probs: Tensor) -> Tensor:
+        total = functional.ctc_loss(
+            log_probs.transpose(0, 1), batch.targets, batch.frames, batch.target_lengths,
+            blank=BLANK, reduction="sum", zero_infinity=True,
+        )  # fmt: skip
+        return total / max(1, len(batch.targets))
+
+    final, middle = model(batch.features)
+    return (1 - optim.middle_ctc) * ctc(final) + optim.middle_ctc * ctc(middle)
+
+
+def learning_rate(step: int, optim: Optimisation) -> float:
+    """Warm-up, stable, linear decay to zero."""
+    if step < optim.warmup:
+        return optim.peak * (step + 1) / optim.warmup
+    if step < optim.decay_from:
+        return optim.peak
+    return optim.peak * max(0.0, (optim.steps - step) / max(1, optim.steps - optim.decay_from))
+
+
+def greedy(log_probs: Tensor, frames: int) -> str:
+    """Best path of (T, V) as text."""
+    path = log_probs[:frames].argmax(-1).tolist()
+    return "".join(LETTERS[i] for k, i in enumerate(path) if i != BLANK and (k == 0 or path[k - 1] != i)).strip()
+
+
+@torch.no_grad()
+def evaluate(model: StreamingConformer, store: Store, items: int) -> dict[str, float]:
+    """Greedy letter and word error rates on the first ``items`` recordings of a store, as they are."""
+    refs, hyps = [], []
+    unit = SUBSAMPLING * model.config.chunk
+    for item in store.items[:items]:
+        x = store.read(item)
+        padded = np.full((1, -(-(len(x) + 64) // unit) * unit, bands.BANDS), np.log(bands.FLOOR), np.float32)
+        padded[0, 32 : 32 + len(x)] = np.logaddexp(x, np.log(bands.FLOOR))
+        final, _ = model(torch.from_numpy(augment.finish(padded)))
+        hyps.append(greedy(final[0], final.shape[1]))
+        refs.append(item.text)
+    result = score(refs, hyps)
+    return {"cer": round(100 * result.cer, 2), "wer": round(100 * result.wer, 2)}
+
+
+def prepare(sets: tuple[DataSet, ...], folder: Path) -> dict[str, Store]:
+    """Bring the feature stores of all sets up to date."""
+    return {
+        entry.name: build([Path(m) for m in entry.manifests], folder / entry.name, keep_held_out=entry.held_out)
+        for entry in sets
+    }
+
+
+def train(config: TrainConfig, out: Path, *, features: Path | None = None) -> Path:
+    """Run or resume a training.
+
+    Args:
+        config: the run.
+        out: folder of checkpoint, log and features.
+        features: folder of the feature stores if not ``out/features`` (several runs may share one).
+    Returns:
+        The checkpoint's path.
+    Raises:
+        DataError: no recording is left to train on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    features = features or out / "features"
+    stores = prepare(config.data + config.dev, features)
+    if not any(stores[entry.name].items for entry in config.data):
+        raise DataError("no recording is left to train on", remedy="check the manifests: held-out texts are dropped")
+    rendezvous = out / f"rendezvous-{os.getpid()}"
+    mp.spawn(_worker, (config, out, features, rendezvous), nprocs=config.workers)
+    rendezvous.unlink(missing_ok=True)
+    return out / CHECKPOINT
+
+
+def _worker(rank: int, config: TrainConfig, out: Path, features: Path, rendezvous: Path) -> None:
+    torch.set_num_threads(1)
+    if config.workers > 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=config.workers)
+    run = Run(rank, config, out, features)
+    run.go()
+    if config.workers > 1:
+        dist.destroy_process_group()
+
+
+class Run:
+    """One worker's side of a training."""
+
+    def __init__(self, rank: int, config: TrainConfig, out: Path, features: Path) -> None:
+        self.rank, self.config, self.out = rank, config, out
+        self.stores = {entry.name: Store(features / entry.name) for entry in config.data + config.dev}
+        torch.manual_seed(config.seed)
+        model = ConformerConfig.from_dict({"vocabulary": BLANK + 1, **config.model})
+        self.model = StreamingConformer(model)
+        self.average = StreamingConformer(model)
+        decay = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.optim.peak, betas=(0.9, 0.98), fused=True,
+        )  # fmt: skip
+        self.step, self.seconds, position = 0, 0.0, Position()
+        checkpoint = out / CHECKPOINT
+        if checkpoint.exists():
+            position = self._restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        else:
+            if config.init:
+                self.model.load_state_dict(load_weights(Path(config.init))[1])
+            self.average.load_state_dict(self.model.state_dict())
+        sources = [
+            Source(entry.name, [item.frames for item in self.stores[entry.name].items], entry.weight)
+            for entry in config.data
+        ]
+        frames = int(config.optim.batch_seconds * bands.SAMPLE_RATE / bands.STEP)
+        self.sampler = Sampler(sources, frames, config.workers, config.seed, position)
+
+    def go(self) -> None:
+        """Train until the last step."""
+        config, optim = self.config, self.config.optim
+        started, heard, shown = time.monotonic(), 0.0, 0.0
+        self.model.train()
+        while self.step < optim.steps:
+            group = self.sampler.next_group()
+            rng = np.random.default_rng([config.seed, self.step, self.rank])
+            options = self._warm(config)
+            batch = make_batch(group[self.rank], self.stores, rng, options, self.model.config.chunk)
+            loss = loss_of(self.model, batch, optim)
+            self.optimizer.zero_grad(set_to_none=False)
+            loss.backward()
+            total = self._average_gradients(batch.seconds)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip)
+            for group_ in self.optimizer.param_groups:
+                group_["lr"] = learning_rate(self.step, optim)
+            if torch.isfinite(norm):
+                self.optimizer.step()
+            self._follow()
+            self.step += 1
+            self.seconds += total
+            heard += total
+            shown = loss.item() if shown == 0.0 else 0.98 * shown + 0.02 * loss.item()
+            if self.rank == 0 and self.step % 50 == 0:
+                speed = heard / (time.monotonic() - started)
+                self._log(
+                    step=self.step, loss=round(shown, 4), hours=round(self.seconds / 3600, 2), speed=round(speed, 1)
+                )
+                started, heard = time.monotonic(), 0.0
+            if self.step % config.save_every == 0 or self.step == optim.steps:
+                self._save()
+            if self.rank == 0 and (self.step % config.eval_every == 0 or self.step == optim.steps):
+                self._evaluate()
+
+    def _warm(self, config: TrainConfig) -> TrainConfig:
+        """Clean speech only during the first steps: letters are found sooner."""
+        if self.step >= config.optim.short_first_steps:
+            return config
+        return replace(config, augment=replace(config.augment, clean=1.0))
+
+    def _average_gradients(self, seconds: float) -> float:
+        """Mean of the gradients over all workers, in place; returns the audio of all of them."""
+        if self.config.workers == 1:
+            return seconds
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([*(g.flatten() for g in gradients), torch.tensor([seconds])])
+        dist.all_reduce(flat)
+        position = 0
+        for gradient in gradients:
+            gradient.copy_(flat[position : position + gradient.numel()].view_as(gradient))
+            gradient.div_(self.config.workers)
+            position += gradient.numel()
+        return float(flat[-1])
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the averaged weights; their memory grows with the run so that early steps are forgotten."""
+        keep = min(self.config.optim.ema, (self.step + 1) / (self.step + 10))
+        mine = list(self.average.state_dict().values())
+        torch._foreach_lerp_(mine, list(self.model.state_dict().values()), 1 - keep)
+
+    def _save(self) -> None:
+        if self.rank:
+            return
+        state = {
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": self.sampler.position.to_dict(), "step": self.step, "seconds": self.seconds,
+            "config": self.model.config.to_dict(),
+        }  # fmt: skip
+        temporary = self.out / (CHECKPOINT + ".part")
+        torch.save(state, temporary)
+        os.replace(temporary, self.out / CHECKPOINT)
+
+    def _restore(self, state: dict[str, Any]) -> Position:
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        return Position(**state["position"])
+
+    def _evaluate(self) -> None:
+        self.average.eval()
+        results = {e.name: evaluate(self.average, self.stores[e.name], self.config.dev_items) for e in self.config.dev}
+        self._log(step=self.step, hours=round(self.seconds / 3600, 2), dev=results)
+
+    def _log(self, **values: Any) -> None:
+        line = json.dumps({**values, "time": round(time.time())}, ensure_ascii=False)
+        with open(self.out / LOG, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def load_weights(path: Path) -> tuple[ConformerConfig, dict[str, Tensor]]:
+    """Configuration and averaged weights of a checkpoint; nothing in the file is executed.
+
+    Raises:
+        BadModelFile: no checkpoint of this trainer.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return ConformerConfig.from_dict(state["config"]), state["average"]
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise BadModelFile(f"{path} is no checkpoint of rechka train: {error}") from error
+
+
+def load_model(path: Path) -> StreamingConformer:
+    """The network of a checkpoint with its averaged weights, ready for inference; errors as ``load_weights``."""
+    config, weights = load_weights(path)
+    model = StreamingConformer(config)
+    model.load_state_dict(weights)
+    return model.eval()
