@@ -100,13 +100,14 @@ def output_paths(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Pat
     """
     depth = [0] * len(inputs)
     while True:
-        paths = [folder / f"{_named(item, level)}.{suffix}" for item, level in zip(inputs, depth, strict=True)]
-        times = Counter(str(path).casefold() for path in paths)
-        meeting = [i for i, path in enumerate(paths) if times[str(path).casefold()] > 1]
+        names = [_named(item, level, i) for i, (item, level) in enumerate(zip(inputs, depth, strict=True))]
+        times = Counter(str(name).casefold() for name in names)
+        meeting = [i for i, name in enumerate(names) if times[str(name).casefold()] > 1]
         if not meeting:
             break
         for i in meeting:
             depth[i] += 1
+    paths = [folder / f"{name}.{suffix}" for name in names]
     sources = {os.path.realpath(item.path) for item in inputs if item.path is not None}
     for path in paths:
         if os.path.realpath(path) in sources:
@@ -116,11 +117,14 @@ def output_paths(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Pat
     return paths
 
 
-def _named(item: Input, depth: int) -> Path:
-    """The output's path without the new suffix; each step of ``depth`` tells more of the input's path."""
-    if depth == 0 or item.path is None:
-        return item.base.with_suffix("") if item.path is not None else Path(item.base, *["stdin"] * depth)
-    parts = Path(os.path.abspath(item.path)).parts[1:]
-    more = len(item.base.parts) + depth - 1
-    name = Path(*parts[-more:])
-    return name if more <= len(parts) else name.with_name(f"{name.name}.{more - len(parts)}")
+def _named(item: Input, depth: int, index: int) -> Path:
+    """The output's path without the new suffix; each step of ``depth`` tells more of the input's path.
+
+    When all is told and still not enough, for stdin or names that differ in letter case only, the ``index`` is added.
+    """
+    if depth == 0:
+        return item.base if item.path is None else item.base.with_suffix("")
+    parts = item.base.parts if item.path is None else Path(os.path.abspath(item.path)).parts[1:]
+    num_parts = len(item.base.parts) + depth - 1
+    name = Path(*parts[-num_parts:])
+    return name if num_parts <= len(parts) else name.with_name(f"{name.name}.{index + 1}")
