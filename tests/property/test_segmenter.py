@@ -110,21 +110,22 @@ def options(draw: st.DrawFn) -> FrameOptions:
 @st.composite
 def recordings(draw: st.DrawFn) -> list[float]:
     """Runs of speech and silence with some texture, so that pauses of all lengths occur."""
-    runs = draw(st.lists(st.tuples(st.booleans(), st.integers(1, 25), st.integers(0, 2**16)), max_size=14))
+    length = st.one_of(st.integers(1, 4), st.integers(1, 25))
+    runs = draw(st.lists(st.tuples(st.booleans(), length, st.integers(0, 2**16)), max_size=20))
     frames: list[float] = []
-    for is_speech, length, seed in runs:
-        noise = np.random.default_rng(seed).integers(0, 4, length) / 8
+    for is_speech, size, seed in runs:
+        noise = np.random.default_rng(seed).integers(0, 4, size) / 8
         frames += [float(value) + (0.5 if is_speech else 0.0) for value in noise]
     return frames
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(options=options(), evidence=recordings())
 def test_like_the_plain_segmenter(options: FrameOptions, evidence: list[float]) -> None:
     assert play(run(options, evidence, [len(evidence)])) == plain(options, evidence)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), options=options(), evidence=recordings())
 def test_any_chunking_gives_the_same_instructions(
     data: st.DataObject, options: FrameOptions, evidence: list[float]
@@ -133,7 +134,7 @@ def test_any_chunking_gives_the_same_instructions(
     assert merged(run(options, evidence, sizes)) == merged(run(options, evidence, [len(evidence)]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(options=options(), evidence=recordings())
 def test_phrases_hold_all_speech_once(options: FrameOptions, evidence: list[float]) -> None:
     phrases = play(run(options, evidence, [1] * len(evidence)))

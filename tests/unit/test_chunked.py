@@ -117,3 +117,14 @@ def test_parts_that_do_not_fit() -> None:
         with pytest.raises(IncompatibleParts):
             ChunkRecognizer(other, lambda _: ScriptedDecoder(34))
     assert model.spec.emits is LogProbs
+
+
+def test_words_behind_a_possible_cut_are_not_stable() -> None:
+    """The phrase is cut at its longest pause; what came after it was shown before, but never as stable."""
+    audio = np.concatenate([say("раз два три "), np.zeros(2400, dtype=np.float32), say("ах ох ух эх да нет")])
+    events = events_of(toy.ToyModel(), audio, max_phrase_s=2.4)
+    finals = [event.segment for event in events if isinstance(event, Final)]
+    assert [segment.text for segment in finals] == ["раз два три", "ах ох ух эх да нет"]
+    first = [event for event in events if isinstance(event, Partial) and event.start == finals[0].start]
+    assert any(event.text.startswith("раз два три ах о") for event in first)
+    assert max((event.stable for event in first), key=len) == "раз два три"
