@@ -27,7 +27,7 @@ class DecoderOptions:
     """How log-probabilities are searched.
 
     Attributes:
-        kind: ``"greedy"`` or ``"beam"``.
+        kind: ``"greedy"``, ``"beam"``, or ``"auto"``: beam where there is a language model or hotwords, else greedy.
         beam_width: hypotheses kept per frame.
         beam_prune_logp: hypotheses this far below the best are dropped.
         token_min_logp: tokens below this are not tried, except the best one of the frame.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rechka.decoding import CtcBeam, CtcGreedy
 from rechka.errors import BadCard, ChecksumMismatch, ModelNotFound
 from rechka.hub import load as loading
 from rechka.hub import registry
@@ -151,12 +152,12 @@ def test_parameters_and_segmenter_settings_of_the_card_arrive(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("lm", "stated", "given", "kind", "reads_lm"),
     [
-        (False, {}, None, "greedy", False),
-        (True, {}, None, "beam", True),
+        (False, {}, None, "auto", False),
+        (True, {}, None, "auto", True),
         (True, {"kind": "greedy"}, None, "greedy", False),
         (False, {"kind": "beam"}, None, "beam", False),
-        (False, {"alpha": 0.7}, None, "greedy", False),
-        (True, {"alpha": 0.7}, None, "beam", True),
+        (False, {"alpha": 0.7}, None, "auto", False),
+        (True, {"alpha": 0.7}, None, "auto", True),
         (True, {"alpha": 0.7}, DecoderOptions(alpha=0.1), "beam", True),
         (True, {}, DecoderOptions(kind="greedy"), "greedy", False),
     ],
@@ -189,6 +190,13 @@ def test_which_decoder(
     assert options.kind == kind
     assert used == ("lm of lm.rlm" if reads_lm else None)
     assert options.alpha == (given.alpha if given else stated.get("alpha", DecoderOptions().alpha))
+
+
+def test_hotwords_turn_the_beam_on_where_there_is_no_language_model(tmp_path: Path) -> None:
+    asr = load(card_at(tmp_path / "m"))
+    factory = asr.recognizer.decoder_factory
+    assert isinstance(factory(None), CtcGreedy)
+    assert isinstance(factory({"связи": 5.0}), CtcBeam)
 
 
 def test_the_family_gets_files_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

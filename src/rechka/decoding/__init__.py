@@ -22,10 +22,14 @@ def build_decoder(tokens: Tokens, options: DecoderOptions, *, lm: LanguageModel 
         UsageError: an unknown kind, an option out of range, or hotwords with a greedy decoder.
         IncompatibleParts: a language model for a vocabulary without a space.
     """
-    if options.kind == "beam":
+    kind = options.kind
+    if kind == "auto":
+        # With neither, the beam finds what greedy search finds, many times slower.
+        kind = "beam" if lm is not None or options.hotwords else "greedy"
+    if kind == "beam":
         return CtcBeam(tokens, options, lm=lm)
-    if options.kind == "greedy":
+    if kind == "greedy":
         if options.hotwords:
             raise UsageError("a greedy decoder cannot take hotwords", remedy="choose kind = 'beam'")
         return CtcGreedy(tokens)
-    raise UsageError(f"decoder kind must be 'greedy' or 'beam', got {options.kind!r}")
+    raise UsageError(f"decoder kind must be 'greedy', 'beam' or 'auto', got {options.kind!r}")

@@ -298,8 +298,8 @@ def _options(table: Table, defaults: DecoderOptions | SegmenterOptions) -> dict[
             value = table.text(item.name)
         if value is not None:
             overrides[item.name] = value
-    if overrides.get("kind") not in (None, "greedy", "beam"):
-        raise table.error(f"'kind' must be 'greedy' or 'beam', got {show(overrides['kind'])}")
+    if overrides.get("kind") not in (None, "greedy", "beam", "auto"):
+        raise table.error(f"'kind' must be 'greedy', 'beam' or 'auto', got {show(overrides['kind'])}")
     table.finish()
     return overrides
 

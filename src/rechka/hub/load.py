@@ -31,8 +31,8 @@ def load(
             else the embedded model; ``asr.note`` then says so in a sentence for the user.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads of one model step; None lets the backend choose.
-        decoder: instead of the card's settings. By default a model without a language model on disk is decoded
-            greedily.
+        decoder: instead of the card's settings, which by default are beam search where there is a language model on
+            disk or hotwords are given, and greedy search elsewhere.
         offline: False pulls what is missing. None and True never touch the network.
     Raises:
         ModelNotFound: an unknown name, or files that are not on disk.
@@ -81,11 +81,9 @@ def put_together(
         import_module(FAMILIES[card.family]).load(files, card.params, device=device, threads=threads),
     )
     if decoder is None:
-        # Without a language model the beam finds what greedy search finds, ten times slower.
-        kind = {} if "lm" in files else {"kind": "greedy"}
-        decoder = DecoderOptions(**{**kind, **card.decoder})
+        decoder = DecoderOptions(**{"kind": "auto", **card.decoder})
     lm = None
-    if "lm" in files and decoder.kind == "beam":
+    if "lm" in files and decoder.kind != "greedy":
         from rechka.decoding.lm import load_lm
 
         lm = load_lm(files["lm"])
