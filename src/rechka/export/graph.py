@@ -33,9 +33,14 @@ ELEMENT = {
 
 
 class Graph:
-    """A graph under construction. Values are referred to by name; equal constants are stored once."""
+    """A graph under construction. Values are referred to by name; equal constants are stored once.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: of all names that it makes up, for parts that go into a foreign graph.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._by_value: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -49,7 +54,7 @@ class Graph:
             array = array.reshape(())
         key = (dtype, array.shape, array.tobytes())
         if key not in self._by_value:
-            name = f"c{len(self._by_value)}"
+            name = f"{self._prefix}c{len(self._by_value)}"
             self._by_value[key] = name
             self._constants[name] = numpy_helper.from_array(array, name)
         return self._by_value[key]
@@ -69,9 +74,9 @@ class Graph:
         names: Sequence[str] | None = None,
         **attributes: Any,
     ) -> list[str]:
-        """Add an operation and return the names of its outputs; a given name may be empty for one that is not wanted."""
+        """Add an operation and return the names of its outputs; an empty given name is an output nobody wants."""
         self._count += 1
-        made = list(names) if names is not None else [f"v{self._count}_{i}" for i in range(outputs)]
+        made = list(names) if names is not None else [f"{self._prefix}v{self._count}_{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), made, domain=domain, **attributes))
         self._domains.add(domain)
         return made
@@ -81,7 +86,7 @@ class Graph:
         return self.const(values, "int64")
 
     def reshape(self, x: str, *shape: int | str) -> str:
-        """Reshape; numbers as in ONNX (0 copies, -1 infers), a name stands for a (1,) int64 value computed in the graph."""
+        """Reshape; numbers as in ONNX (0 copies, -1 infers), a name stands for a computed (1,) int64 value."""
         if all(isinstance(size, int) for size in shape):
             return self.op("Reshape", x, self.ints(*(int(size) for size in shape)))
         parts = [self.ints(size) if isinstance(size, int) else size for size in shape]
@@ -107,6 +112,16 @@ class Graph:
     def split(self, x: str, axis: int, *sizes: int) -> list[str]:
         """Cut into pieces of the given sizes along an axis."""
         return self.ops("Split", x, self.ints(*sizes), outputs=len(sizes), axis=axis)
+
+    def take_nodes(self) -> list[Any]:
+        """The operations added since the last call; the constants stay."""
+        nodes, self._nodes = self._nodes, []
+        return nodes
+
+    @property
+    def constants(self) -> list[Any]:
+        """All constants so far."""
+        return list(self._constants.values())
 
     def model(
         self,

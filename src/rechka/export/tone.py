@@ -1,9 +1,10 @@
 """T-one as an ONNX graph.
 
 One function writes both forms. The published form reads one chunk of 300 ms: ``signal`` int32 [batch, 2400, 1] and
-``state`` [batch, 219729] in, ``logprobs`` [batch, 10, 35] and ``state_next`` out. The block form reads any whole number of
-chunks in one pass, [batch, 2400 * k, 1], with the same state; what attention may see is built into it, so a block equals
-its chunks one by one. Frames of all streams are rows of one matrix wherever a row's result depends on the row alone.
+``state`` [batch, 219729] in, ``logprobs`` [batch, 10, 35] and ``state_next`` out. The block form reads any whole number
+of chunks in one pass, [batch, 2400 * k, 1], with the same state; what attention may see is built into it, so a block
+equals its chunks one by one. Frames of all streams are rows of one matrix wherever a row's result depends on the row
+alone.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from rechka.export.arithmetic import FloatArithmetic, Int8Arithmetic
+from rechka.export.arithmetic import FloatArithmetic
 from rechka.export.graph import MICROSOFT, Graph
+from rechka.export.quantize import Int8Arithmetic
 from rechka.features import tone as frontend
 from rechka.nn.tone_config import VOCABULARY, ToneConfig
 from rechka.types import F32
 
 PRECISIONS = ("fp32", "fp16", "int8")
 FORMS = ("block", "published")
+STATES = ("float32", "float16")
 MASKED = -10000.0
+TOGETHER = (22, 2)
+"""Neighbouring frequencies per row of the products that stand for the two subsampling convolutions; measured."""
 RMS_GUARD = 1e-8
 NORM_EPSILON = 1e-5
 BATCH_NORM_EPSILON = 1e-5
@@ -59,8 +64,8 @@ def build(
 
     Args:
         weights: arrays by un-prefixed name, as ``nn.weights.read_weights`` gives them.
-        form: ``"block"`` (any number of chunks, fused operations of ONNX Runtime) or ``"published"`` (one chunk, standard
-            operations only unless int8).
+        form: ``"block"`` (any number of chunks, fused operations of ONNX Runtime) or ``"published"`` (one chunk,
+            standard operations only unless int8).
         precision: ``"fp32"``, ``"fp16"`` (weights stored in half, computed in float32) or ``"int8"``.
         state: element type of the state, ``"float32"`` or ``"float16"``.
     """
@@ -122,7 +127,7 @@ class _Writer:
     def features(self, following: dict[str, list[str]]) -> str:
         """Log-mel rows (B * F, mels)."""
         g, config = self.graph, self.config
-        audio = g.op("Div", g.cast("signal", "float32"), g.const(frontend.SCALE))
+        audio = g.op("Mul", g.cast("signal", "float32"), g.const(1 / frontend.SCALE))
         joined = g.concat(1, self.parts["preprocessing"], g.reshape(audio, 0, -1))
         following["preprocessing"] = [g.slice(joined, 1, -frontend.CONTEXT, None)]
         hops = g.reshape(joined, 0, -1, frontend.HOP)
@@ -137,20 +142,51 @@ class _Writer:
         """Rows (R, D) of 30 ms from log-mel rows."""
         g, config = self.graph, self.config
         x = self.rms_norm(features, "encoder.pre_encode.pre_norm")
-        x = g.reshape(x, self.batch, 1, -1, config.n_mels)
+        x = g.reshape(x, self.batch, -1, config.n_mels)
         for index, part in enumerate(("subsampling_1", "subsampling_2")):
             channels, past, mels = config.state_shapes[part]
-            x = g.concat(2, g.reshape(self.parts[part], 0, channels, past, mels), x)
-            following[part] = [g.slice(x, 2, -past, None)]
-            name = f"encoder.pre_encode.conv.{index}"
-            weight, bias = self.fold_batch_norm(f"{name}.0", f"{name}.1")
-            conv = g.op(
-                "Conv", x, self.plain.weight(weight), self.plain.weight(bias), strides=list(config.conv_strides[index])
-            )
-            x = self.silu(conv)
-        x = g.reshape(g.transpose(x, 0, 2, 1, 3), -1, config.conv_channels[1] * config.mels_after[1])
-        x = self.fast.linear(x, self.get("encoder.pre_encode.out.weight").T)
+            cached = g.transpose(g.reshape(self.parts[part], 0, channels, past, mels), 0, 2, 3, 1)
+            x = g.concat(1, g.reshape(cached, 0, past, mels * channels), x)
+            kept = g.reshape(g.slice(x, 1, -past, None), 0, past, mels, channels)
+            following[part] = [g.transpose(kept, 0, 3, 1, 2)]
+            arithmetic = self.fast if index else self.plain  # the features themselves are not rounded to 8 bits
+            x = self.silu(self.convolve(index, x, arithmetic))
+            x = g.reshape(x, self.batch, -1, config.mels_after[index] * config.conv_channels[index])
+        x = g.reshape(x, -1, config.mels_after[1] * config.conv_channels[1])
+        # The checkpoint's order of inputs is channel-major, the order here is frequency-major.
+        weight = self.get("encoder.pre_encode.out.weight").reshape(-1, config.conv_channels[1], config.mels_after[1])
+        x = self.fast.linear(x, weight.transpose(2, 1, 0).reshape(-1, config.d_model))
         return self.rms_norm(x, "encoder.pre_encode.out_norm")
+
+    def convolve(self, index: int, x: str, arithmetic: FloatArithmetic) -> str:
+        """A subsampling convolution as a matrix product: (B, past + T, in) to rows (B * T / stride, out).
+
+        Frames are frequency-major, channel-minor. The frames that an output frame sees make one row, which is also the
+        unit of quantisation; from it, windows of frequencies are cut that yield ``together`` neighbouring outputs at
+        once. That wastes a few products with zeros and makes the matrices wide enough to be fast.
+        """
+        g, config = self.graph, self.config
+        name = f"encoder.pre_encode.conv.{index}"
+        weight, bias = self.fold_batch_norm(f"{name}.0", f"{name}.1")
+        out, channels, taps, width = weight.shape
+        step, mels = config.conv_strides[index][0], config.mels_after[index]
+        if not self.fused and arithmetic is self.plain:
+            x = g.transpose(g.reshape(x, 0, -1, mels + width - 1, channels), 0, 3, 1, 2)
+            x = g.op("Conv", x, arithmetic.weight(weight), arithmetic.weight(bias), strides=[step, 1])
+            return g.reshape(g.transpose(x, 0, 2, 3, 1), -1, mels * out)
+        together = next(size for size in (TOGETHER[index], 2, 1) if mels % size == 0)
+        rows, factor = arithmetic.encode_windows(x, taps, step, (mels + width - 1) * channels)
+        span = (together + width - 1) * channels
+        rows = g.reshape(rows, -1, taps, (mels + width - 1) * channels)
+        starts = range(0, mels * channels, together * channels)
+        windows = [g.reshape(g.slice(rows, 2, start, start + span), -1, 1, taps * span) for start in starts]
+        matrix = np.zeros((taps, together + width - 1, channels, together, out), np.float32)
+        for position in range(together):
+            matrix[:, position : position + width, :, position] = weight.transpose(2, 3, 1, 0)
+        product = arithmetic.multiply(
+            g.reshape(g.concat(1, *windows), -1, taps * span), matrix.reshape(taps * span, together * out)
+        )
+        return arithmetic.decode(g.reshape(product, -1, mels * out), factor, np.tile(bias, mels))
 
     def fold_batch_norm(self, conv: str, norm: str) -> tuple[F32, F32]:
         """A convolution's weight and bias with the BatchNorm after it worked in."""
@@ -221,10 +257,19 @@ class _Writer:
         gated = g.transpose(g.reshape(g.op("Mul", value, gate), self.batch, -1, dim), 0, 2, 1)
         joined = g.concat(2, g.reshape(history, 0, dim, past), gated)
         weight, bias = self.fold_batch_norm(f"{name}.depthwise_conv.conv", f"{name}.batch_norm")
-        mixed = g.op("Conv", joined, self.plain.weight(weight), self.plain.weight(bias), group=dim)
+        mixed = self.depthwise(joined, weight, bias)
         rows = g.reshape(g.transpose(self.silu(mixed), 0, 2, 1), -1, dim)
         out = self.fast.linear(rows, self.get(f"{name}.pointwise_conv2.weight")[:, :, 0].T)
         return out, self.get(f"{name}.pointwise_conv2.bias"), g.slice(joined, 2, -past, None)
+
+    def depthwise(self, x: str, weight: F32, bias: F32) -> str:
+        """(B, D, kernel - 1 + T) to (B, D, T)."""
+        g, group = self.graph, len(weight)
+        if not self.fused:
+            return g.op("Conv", x, self.plain.weight(weight), self.plain.weight(bias), group=group)
+        # With a second axis of length one, ONNX Runtime takes its depthwise kernel: several times as fast as in 1-d.
+        constants = self.plain.weight(weight[:, :, None]), self.plain.weight(bias)
+        return g.op("Squeeze", g.op("Conv", g.op("Unsqueeze", x, g.ints(2)), *constants, group=group), g.ints(2))
 
     def reduce(self, x: str, following: dict[str, list[str]]) -> str:
         """Pairs of rows to one. The depthwise and the pointwise convolution are one matrix: nothing is between them."""
@@ -337,7 +382,7 @@ class _Writer:
     def rms_norm(self, x: str, name: str) -> str:
         g, weight = self.graph, self.graph.const(self.get(f"{name}.weight"))
         if self.fused:
-            # ONNX Runtime keeps this one in the default domain. Its guard is inside the root: the square has equal weight.
+            # ONNX Runtime keeps this one in the default domain. Its guard is inside the root, hence the square.
             return g.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=RMS_GUARD**2)
         norm = g.op("ReduceL2", x, axes=[-1], keepdims=1)
         rms = g.op("Mul", norm, g.const(1 / math.sqrt(len(self.get(f"{name}.weight")))))
