@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rechka.decoding import build_decoder
 from rechka.models import toy
-from rechka.options import SegmenterOptions
+from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.recognizers import Asr, ChunkRecognizer, Stream
-from rechka.testing import ScriptedDecoder, chunkings, say, silence
+from rechka.testing import ScriptedDecoder, ScriptedModel, chunkings, say, silence
 from rechka.types import F32, Event, Final, Partial, SpeechEnd, SpeechStart
 
 GEOMETRIES: list[dict[str, int]] = [
@@ -183,6 +184,27 @@ def check_words(words: tuple[Any, ...], start: float, end: float, text: str) -> 
         assert clock <= word.start <= word.end <= end
         clock = word.end
         assert word.confidence is None or 0.0 <= word.confidence <= 1.0
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**16), loud=st.floats(2.0, 8.0), words=st.booleans(), sizes=chunkings(240 * 400))
+def test_a_beam_search_keeps_the_promises_too(seed: int, loud: float, words: bool, sizes: list[int]) -> None:
+    """Unsure log-probs, where hypotheses overtake each other until late."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(400, len(toy.TOKENS)))
+    values[np.arange(400), rng.choice([*range(6), 33, 34, 34, 34], 400)] += loud
+    values[150:180, 34] += 20
+    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    hotwords = {"абв": 3.0, "где": 2.0} if words else {}
+    decoder = build_decoder(toy.TOKENS, DecoderOptions(kind="beam", beam_width=8, hotwords=hotwords))
+    model = ScriptedModel(values, toy.TOKENS)
+    options = SegmenterOptions(silence_threshold=0.8, max_phrase_s=3.0)
+    rec = ChunkRecognizer(model, lambda _: decoder, options, max_chunks=7)
+    audio = np.zeros(240 * 400, dtype=np.float32)
+    events = at_once(rec, audio)
+    check_events(events, len(audio) / 8000)
+    assert len(finals(events)) > 1
+    assert events == listen(rec, audio, sizes)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -55,18 +55,26 @@ class ScriptedModel:
     """A model that emits given frames whatever it hears, ten per step of 2400 samples at 8000 Hz, then blanks.
 
     Args:
-        ids: the token that wins each frame.
+        script: the token that wins each frame, or log-probabilities (T, V).
         tokens: vocabulary.
-        winner: probability of that token; the others share the rest.
+        winner: probability of that token, if tokens were given; the others share the rest.
         pad: as in ``ModelSpec``, samples.
         lag: as in ``ModelSpec``, samples.
     """
 
-    def __init__(self, ids: Sequence[int], tokens: Tokens, *, winner: float = 0.98, pad: int = 0, lag: int = 0) -> None:
-        self.ids = np.asarray(ids, dtype=np.int64)
+    def __init__(
+        self, script: Sequence[int] | Array, tokens: Tokens, *, winner: float = 0.98, pad: int = 0, lag: int = 0
+    ) -> None:
         self.spec = ModelSpec(8000, 240, 2400, 2400, pad, lag, None, tokens, LogProbs)
-        self.tokens = tokens
-        self.winner = winner
+        self.size, self.blank, self.winner = len(tokens), tokens.blank, winner
+        script = np.asarray(script)
+        self.values = script.astype(np.float32) if script.ndim == 2 else self._won_by(script)
+
+    def _won_by(self, ids: Array) -> F32:
+        rest = (1.0 - self.winner) / (self.size - 1)
+        values = np.full((len(ids), self.size), np.log(rest), dtype=np.float32)
+        values[np.arange(len(ids)), ids.astype(np.int64)] = np.log(self.winner)
+        return values
 
     def initial_state(self) -> State:
         """The index of the next frame."""
@@ -80,13 +88,9 @@ class ScriptedModel:
         return frames, [state + len(piece) for state, piece in zip(states, frames, strict=True)]
 
     def _frames(self, start: int, count: int) -> LogProbs:
-        ids = np.full(count, self.tokens.blank)
-        known = self.ids[start : start + count]
-        ids[: len(known)] = known
-        rest = (1.0 - self.winner) / (len(self.tokens) - 1)
-        values = np.full((count, len(self.tokens)), np.log(rest), dtype=np.float32)
-        values[np.arange(count), ids] = np.log(self.winner)
-        return LogProbs(values, start)
+        known = self.values[start : start + count]
+        after = self._won_by(np.full(count - len(known), self.blank))
+        return LogProbs(np.concatenate([known, after]), start)
 
 
 @dataclass(frozen=True, slots=True)
