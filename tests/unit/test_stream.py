@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -80,3 +82,23 @@ def test_a_driven_stream_takes_packets_of_any_size(limit_s: float | None) -> Non
     stream.feed(np.concatenate([say("раз", after_s=40.0), say("два")]))
     stream.finish()
     assert [event.segment.text for event in stream.take() if isinstance(event, Final)] == ["раз", "два"]
+
+
+def test_one_thread_feeds_while_another_steps() -> None:
+    rec, audio = recognizer(), np.concatenate([say("раз два", after_s=1.0)] * 5)
+    alone, shared = rec.open(limit_s=None), rec.open(limit_s=None)
+    alone.feed(audio)
+    alone.finish()
+    rec.run([alone])
+
+    def feed() -> None:
+        for first in range(0, len(audio), 97):
+            shared.feed(audio[first : first + 97])
+        shared.finish()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    while not shared.done:
+        rec.step([shared])
+    feeder.join()
+    assert shared.take() == alone.take()

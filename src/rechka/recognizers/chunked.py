@@ -131,8 +131,8 @@ class ChunkRecognizer:
 
     def pending(self, stream: Stream) -> int:
         """Chunks that wait in a stream's inbox, the last of a finished stream counted as whole."""
-        size = len(stream.inbox)
-        if stream.finished:
+        size, finished = stream.inbox.look()
+        if finished:
             return -(-size // self.shift)
         return max(0, (size - self.chunk) // self.shift + 1)
 
@@ -168,9 +168,8 @@ class ChunkRecognizer:
             self.step(streams)
 
     def _portion(self, stream: Stream) -> _Portion:
-        # The flag first: once it is set, the inbox does not grow any more.
-        finished, duration = (True, stream.duration) if stream.finished else (False, None)
-        size = len(stream.inbox)
+        size, finished = stream.inbox.look()
+        duration = stream.duration if finished else None
         if finished and size == 0:
             return _Portion(None, 0, True, duration)
         k = min(self.max_chunks, -(-size // self.shift) if finished else (size - self.chunk) // self.shift + 1)

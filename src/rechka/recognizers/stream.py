@@ -22,9 +22,10 @@ PIECE_S = 30.0
 
 
 class Inbox:
-    """Samples that wait for a step. One thread may push while another peeks and drops."""
+    """Samples that wait for a step. One thread may push and close while another looks, peeks and drops."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._pieces: deque[F32] = deque()
         self._size = 0
         self._lock = threading.Lock()
@@ -38,6 +39,18 @@ class Inbox:
             with self._lock:
                 self._pieces.append(samples)
                 self._size += len(samples)
+
+    def close(self, samples: F32) -> None:
+        """Append the last samples; nothing is pushed afterwards."""
+        with self._lock:
+            self._pieces.append(samples)
+            self._size += len(samples)
+            self.closed = True
+
+    def look(self) -> tuple[int, bool]:
+        """How many samples wait, and whether these are the last."""
+        with self._lock:
+            return self._size, self.closed
 
     def peek(self, size: int) -> F32:
         """The first ``size`` samples, zeros where there are fewer."""
@@ -101,11 +114,15 @@ class Stream:
         self.inbox = Inbox()
         self.outbox: deque[Event] = deque()
         self.num_samples = 0
-        self.finished = False
         self.done = False
         self._drive = drive
         self._resampler: Resampler | None = None
         self._rate = 0
+
+    @property
+    def finished(self) -> bool:
+        """True after ``finish``."""
+        return self.inbox.closed
 
     @property
     def duration(self) -> float:
@@ -153,12 +170,9 @@ class Stream:
             return
         if self._resampler is not None:
             self._push(self._resampler.flush())
-        if self.num_samples:
-            # As much silence as the model wants behind the audio, and enough for its last letters to come out.
-            self.inbox.push(np.zeros(max(self.spec.pad, self.spec.lag), dtype=np.float32))
-        else:
-            self.done = True
-        self.finished = True
+        # As much silence as the model wants behind the audio, and enough for its last letters to come out.
+        self.done = self.num_samples == 0
+        self.inbox.close(np.zeros(0 if self.done else max(self.spec.pad, self.spec.lag), dtype=np.float32))
         if self._drive is not None:
             self._drive(self)
 
