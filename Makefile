@@ -60,7 +60,7 @@ docs: $(VENV)/.base
 	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/run.py
+	for script in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .grimp_cache

@@ -1,0 +1,79 @@
+"""Writes docs/help.md and docs/errors.md from the program; ``make docs`` calls it, tests/docs compares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+WIDTH = 100
+
+
+def help_page() -> str:
+    """What ``--help`` prints, for the program and for each verb and its parts."""
+    import typer
+
+    from rechka.cli.main import build
+
+    os.environ["COLUMNS"] = str(WIDTH)
+    os.environ["TERMINAL_WIDTH"] = str(WIDTH)
+    parts = ["# Help of every verb\n\nWritten by `make docs`; the same as `rechka VERB --help`.\n"]
+    for name, text in _helps(typer.main.get_command(build()), "rechka"):
+        parts.append(f"## {name}\n\n```text\n{text.rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _helps(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, str]]:
+    context = command.make_context(name.split()[-1], [], parent=parent, resilient_parsing=True)
+    yield name, context.get_help()
+    for sub_name, sub in getattr(command, "commands", {}).items():
+        yield from _helps(sub, f"{name} {sub_name}", context)
+
+
+ERRORS_PAGE = """# Errors
+
+Written by `make docs` from `rechka.errors`. A code never changes its meaning; new ones may come.
+
+On the command line an error is one line on stderr, `rechka: error [code]: message; remedy`, and in `--json` output an
+object `{{"code", "message", "remedy"}}`. In Python every error is a `rechka.RechkaError` with `code`, `message` and
+`remedy`; most are also the built-in error that fits, such as `ValueError` or `FileNotFoundError`.
+
+| code | class | exit code | meaning |
+|---|---|---|---|
+{rows}
+| `internal` | any other | 4 | A fault of rechka; please report it. `RECHKA_DEBUG=1` shows the traceback. |
+
+`rechka transcribe` goes on with the other inputs when one fails and then exits with 1; when nothing that was named
+exists it exits with 3. Ctrl-C exits with 130, a reader that leaves (`| head`) with 141.
+"""
+
+
+def errors_page() -> str:
+    """Every error that is raised on purpose: code, class, exit code, meaning."""
+    rows = [
+        f"| `{kind.code}` | `{kind.__name__}` | {kind.exit_code} | {(kind.__doc__ or '').splitlines()[0]} |"
+        for kind in _kinds()
+    ]
+    return ERRORS_PAGE.format(rows="\n".join(rows))
+
+
+def _kinds() -> list[Any]:
+    """The classes in the order of their codes, groups before their members."""
+    from rechka.errors import RechkaError
+
+    found: list[Any] = []
+    waiting: list[Any] = [RechkaError]
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    return sorted((kind for kind in found if kind.__module__ == "rechka.errors"), key=lambda kind: kind.code)
+
+
+PAGES = {"help.md": help_page, "errors.md": errors_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
