@@ -1,6 +1,5 @@
 """Draws docs/images/terminal.svg from what the command line really prints for the bundled recording.
 
-
 Usage: python docs/picture.py [RECORDING]
 """
 
