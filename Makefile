@@ -14,7 +14,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help setup run test check lint format types docs bench clean distclean
+.PHONY: help setup run test check lint format types docs picture bench clean distclean
 
 help:
 	@echo "make run     transcribe $(RECORDING) with the embedded model"
@@ -22,6 +22,7 @@ help:
 	@echo "make check   lint, format check, types, layers"
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make docs    write docs/help.md and docs/errors.md from the program"
+	@echo "make picture draw docs/images/terminal.svg from what the program prints for $(RECORDING)"
 	@echo "make bench   measurements"
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
@@ -58,6 +59,9 @@ format: $(VENV)/.check
 
 docs: $(VENV)/.base
 	$(BIN)/python docs/reference.py
+
+picture: $(VENV)/.base
+	$(BIN)/python docs/picture.py
 
 bench: $(VENV)/.test
 	for script in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done

@@ -43,6 +43,7 @@ def desk(tmp_path, monkeypatch):
 
     import rechka
     from rechka.hub.load import load
+    from rechka.options import DecoderOptions
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECHKA_HOME", str(tmp_path / "home"))
@@ -52,7 +53,12 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "examples").mkdir()
     for name in ("call.wav", "meeting.wav", "calls/a.wav", "calls/monday/a.wav", "examples/prompt.wav"):
         soundfile.write(tmp_path / name, np.stack([audio, audio[::-1]], axis=1), 8000)
-    monkeypatch.setitem(rechka.__dict__, "load", lambda model=None, **options: load(model or "toy", **options))
+    soundfile.write(tmp_path / "leg.ulaw", audio, 8000, format="RAW", subtype="ULAW")
+
+    def load_toy(model=None, **options):
+        return load(model or "toy", **{"decoder": DecoderOptions(), **options})  # not its card's: hotwords need a beam
+
+    monkeypatch.setitem(rechka.__dict__, "load", load_toy)
     monkeypatch.setitem(
         rechka.__dict__,
         "microphone",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from rechka.cli.main import VERBS, main
 from rechka.errors import ModelNotFound
@@ -253,6 +254,22 @@ def test_json_lines_name_the_files_that_were_written(transcribe, call):
 def test_split_channels_are_speakers(transcribe, place):
     record(place / "two.wav", say("раз", before_s=1, after_s=2), say("два", before_s=2, after_s=1))
     assert transcribe("two.wav", "--channels", "split", "-f", "txt")[1] == "1: раз\n2: два\n"
+
+
+@pytest.mark.parametrize(("encoding", "subtype"), [("alaw", "ALAW"), ("mulaw", "ULAW"), ("s16le", "PCM_16")])
+def test_raw_telephone_audio(transcribe, place, encoding, subtype):
+    soundfile.write(place / "leg.raw", say("добрый день", before_s=1, after_s=1), 8000, format="RAW", subtype=subtype)
+    (place / "none.raw").touch()
+    code, out, err = transcribe("none.raw", "leg.raw", "--encoding", encoding, "-f", "txt")
+    assert (code, out) == (1, "==> leg.raw <==\nдобрый день\n")
+    assert err.startswith("rechka: error [audio.empty]: ")
+    assert "none.raw" in err
+
+
+def test_options_that_no_input_can_satisfy_are_wrong_usage(transcribe, call):
+    code, out, err = transcribe(call, "--hotword", "договор")
+    assert (code, out) == (2, ""), "the toy's card wants greedy search, which knows no hotwords"
+    assert "[usage]" in err
 
 
 def test_hotwords_reach_the_recogniser(transcribe, call, monkeypatch):

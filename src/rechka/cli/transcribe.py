@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,11 +17,20 @@ from rechka.cli.progress import Meter
 from rechka.errors import AudioNotFound, RechkaError, UsageError
 
 if TYPE_CHECKING:
+    from rechka.audio.pcm import Encoding as RawEncoding
     from rechka.recognizers import Asr
     from rechka.types import Transcript
 
 ONE_EACH = frozenset({"srt", "vtt", "tsv"})
 """Formats of which only one may stand in a file."""
+
+
+class Encoding(str, Enum):
+    """Codings of raw audio."""
+
+    ALAW = "alaw"
+    MULAW = "mulaw"
+    S16LE = "s16le"
 
 
 class Format(str, Enum):
@@ -61,6 +70,10 @@ def transcribe(
     channels: Annotated[
         common.Channels, typer.Option("--channels", help="Stereo: one text of both, or one speaker per channel.")
     ] = common.Channels.MIX,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option("--encoding", help="The inputs are raw telephone audio: mono, 8000 Hz, no header."),
+    ] = None,
     hotword: common.HotwordOption = None,
     device: common.DeviceOption = common.Device.CPU,
     threads: common.ThreadsOption = None,
@@ -82,18 +95,48 @@ def transcribe(
     else:
         asr = common.load_asr(model, device, threads)
         with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
-            code = job.run(_recognise(asr, job.items, meter, channels=channels.value, hotwords=words), meter)
+            sources = _sources(job.items, None if encoding is None else cast("RawEncoding", encoding.value))
+            results = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
+            code = job.run(results, meter)
     if code:
         raise typer.Exit(code)
 
 
-def _recognise(asr: Asr, items: Sequence[inputs.Input], meter: Meter, **options: Any) -> Iterator[Any]:
+def _recognise(
+    asr: Asr, items: Sequence[inputs.Input], sources: Iterator[Any], meter: Meter, **options: Any
+) -> Iterator[Transcript | RechkaError]:
     """The transcripts, or errors, of the items that exist, in order."""
-    there = [(i, item) for i, item in enumerate(items) if item.error is None]
-    sources = (_stdin() if item.path is None else item.path for _, item in there)
+    there = [i for i, item in enumerate(items) if item.error is None]
     return asr.transcribe_many(
-        sources, progress=lambda index, done, total: meter.update(there[index][0], done, total), **options
+        sources, progress=lambda index, done, total: meter.update(there[index], done, total), **options
     )
+
+
+def _sources(items: Sequence[inputs.Input], encoding: RawEncoding | None) -> Iterator[Any]:
+    """What to recognise for each item that exists, opened only when it is its turn if it needs opening here."""
+    import rechka
+
+    for item in items:
+        if item.error is None:
+            source = _stdin() if item.path is None else item.path
+            try:
+                yield source if encoding is None else rechka.open_source(source, encoding=encoding, channels="split")
+            except RechkaError as error:
+                yield _Unopened(error)
+
+
+@dataclass(frozen=True)
+class _Unopened:
+    """An ``AudioSource`` that could not be opened: it says so when its turn has come."""
+
+    error: RechkaError
+    sample_rate: int = 8000
+    channels: int = 1
+    duration: float | None = None
+    truncated: bool = False
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self.error
 
 
 def _stdin() -> Any:
@@ -146,6 +189,8 @@ class Job:
         errors: list[RechkaError] = []
         for index, item in enumerate(self.items):
             result = item.error or next(results)
+            if isinstance(result, UsageError):  # the same for all inputs
+                raise result
             meter.finish(index)
             if not isinstance(result, RechkaError):
                 try:
