@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from rechka.types import F32, AudioChunk, Event, Frames, Hypothesis, ModelSpec, State
+from rechka.types import F32, AudioChunk, Frames, Hypothesis, ModelSpec, State
 
 Beam = TypeVar("Beam")
 Stream = TypeVar("Stream")

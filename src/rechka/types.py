@@ -238,7 +238,7 @@ class SpeechStart:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The open phrase so far. ``stable`` never changes again; ``unstable`` may. ``start`` is the phrase's, in seconds."""
+    """The open phrase so far. ``stable`` never changes again; ``unstable`` may. ``start`` in seconds is the phrase's."""
 
     stable: str
     unstable: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,7 +95,7 @@ def transcribe(
     else:
         asr = common.load_asr(model, device, threads)
         with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
-            sources = _sources(job.items, None if encoding is None else cast("RawEncoding", encoding.value))
+            sources = _sources(job.items, None if encoding is None else encoding.value)
             results = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
             code = job.run(results, meter)
     if code:
