@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from rechka.text.normalize import scoring
 from rechka.train import phrases
-from rechka.train.grammar import expand, generate, parse
+from rechka.train.grammar import expand, generate, main, parse
 from rechka.train.lexicon import NOUNS
 from rechka.train.numerals import Case, Gender, cardinal, count, group, ordinal, spell
 from rechka.train.slots import FILLERS, decline
@@ -166,3 +168,15 @@ def test_generate_is_seeded_different_and_walled() -> None:
 def test_generate_leaves_out_what_it_is_told() -> None:
     first = scoring(next(generate(5, topic="commands")))
     assert first not in map(scoring, itertools.islice(generate(5, topic="commands", exclude={first}), 300))
+
+
+def test_phrases_go_to_a_file(tmp_path: Path) -> None:
+    out, prompts = tmp_path / "phrases.txt", tmp_path / "prompts.jsonl"
+    main([str(out), "--count", "50", "--seed", "5"])
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines == list(itertools.islice(generate(5), 50))
+    prompts.write_text(json.dumps({"text": lines[0]}), encoding="utf-8")
+    main([str(out), "--count", "50", "--seed", "5", "--test", "--exclude", str(prompts)])
+    assert all(map(held_out, out.read_text(encoding="utf-8").splitlines()))
+    main([str(out), "--count", "50", "--seed", "5", "--exclude", str(prompts)])
+    assert lines[0] not in out.read_text(encoding="utf-8").splitlines()

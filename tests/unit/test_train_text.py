@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rechka.errors import DataError
-from rechka.train.text import Overlap, held_out, profane, read_sentences, select, training, unique, usable
+from rechka.train.text import Overlap, held_out, profane, read_sentences, read_texts, select, training, unique, usable
 
 
 def test_held_out_is_the_agreed_rule() -> None:
@@ -97,3 +97,14 @@ def test_overlap_catches_whole_texts_and_long_runs() -> None:
     assert leaks("Тогда он вошел в темную пещеру")
     assert not leaks("он вошёл в пещеру")
     assert not leaks("нажмите решётку после сигнала")
+
+
+def test_read_texts_of_manifests(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"text": "раз два"}\n{"audio_filepath": "a.wav"}\n{"text": ""}\n', encoding="utf-8")
+    assert list(read_texts(manifest)) == ["раз два"]
+    manifest.write_text('{"text": "раз"}\n{broken\n', encoding="utf-8")
+    with pytest.raises(DataError, match="record 2"):
+        list(read_texts(manifest))
+    (tmp_path / "a.txt").write_text("раз\n{два}\n", encoding="utf-8")
+    assert list(read_texts(tmp_path / "a.txt")) == ["раз", "{два}"]

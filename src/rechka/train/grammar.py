@@ -6,16 +6,19 @@ the target of them. The same seed gives the same phrases.
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import random
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from rechka.text.normalize import scoring
 from rechka.train import phrases
 from rechka.train.slots import FILLERS
-from rechka.train.text import held_out
+from rechka.train.text import held_out, read_texts
 
 Topic = Literal["numbers", "commands"]
 Random = random.Random
@@ -138,3 +141,21 @@ def generate(
             continue
         seen.add(folded)
         yield text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m rechka.train.grammar``: write phrases, one a line."""
+    parser = argparse.ArgumentParser(prog="python -m rechka.train.grammar", description="Write call-centre phrases.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=25_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--test", action="store_true", help="held-out phrases only, for a test set")
+    parser.add_argument("--exclude", nargs="*", type=Path, default=[], help="texts or manifests not to be repeated")
+    options = parser.parse_args(arguments)
+    exclude = {scoring(text) for path in options.exclude for text in read_texts(path)}
+    lines = itertools.islice(generate(options.seed, test=options.test, exclude=exclude), options.count)
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import logging
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -67,7 +67,7 @@ class Perplexity:
         )
 
 
-def targets(sentences: Iterable[str]) -> Iterable[str]:
+def targets(sentences: Iterable[str]) -> Iterator[str]:
     """Training texts of sentences, those held out left out. The only door into a language model.
 
     Raises:

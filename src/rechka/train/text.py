@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -87,6 +88,25 @@ def read_sentences(path: str | Path) -> Iterator[str]:
             f"sentences must be a readable UTF-8 text file, one a line, got {source.name}: {error}",
             remedy="give a .txt or .txt.gz file",
         ) from error
+
+
+def read_texts(path: str | Path) -> Iterator[str]:
+    """The sentences of a text file, or the ``text`` fields of a JSONL manifest, audio or not.
+
+    Raises:
+        DataError: the file cannot be read, or a line of a manifest is no JSON; names the record.
+    """
+    source = Path(path)
+    for number, line in enumerate(read_sentences(source), start=1):
+        if source.suffix != ".jsonl":
+            yield line
+            continue
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{source}, record {number}: expected one JSON object, got {line[:80]!r}") from error
+        if isinstance(fields, dict) and fields.get("text"):
+            yield str(fields["text"])
 
 
 def unique(sentences: Iterable[str]) -> Iterator[str]:
