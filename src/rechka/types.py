@@ -238,7 +238,7 @@ class SpeechStart:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The open phrase so far. ``stable`` never changes again; ``unstable`` may. ``start`` in seconds is the phrase's."""
+    """The open phrase so far. ``stable`` never changes again; ``unstable`` may. ``start`` of the phrase in seconds."""
 
     stable: str
     unstable: str
