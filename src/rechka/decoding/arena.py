@@ -29,17 +29,17 @@ WORD = 5  # language model's part for the begun word if it ended here; NaN until
 LOUD = 6  # log-probability of the last token where it was loudest
 NUM_FLOATS = 7
 
-# Rows of the integer array.
-HASH = 0  # of the tokens
-PARENT = 1  # hash without the last token
-LAST = 2  # the last token
-TRIE = 3  # state of the begun word
-HOT = 4  # state of the hotword automaton
-CONTEXT = 5  # index of the language model's state before the begun word
-AFTER = 6  # ... and after it, set with WORD
-RECORD = 7  # record of the token before the last
-FRAME = 8  # where the last token was loudest
-DEPTH = 9  # number of tokens
+# Rows of the integer array; the first four are those of a record.
+RECORD = 0  # record of the token before the last
+LAST = 1  # the last token
+FRAME = 2  # where the last token was loudest
+HASH = 3  # of the tokens
+PARENT = 4  # hash without the last token
+DEPTH = 5  # number of tokens
+TRIE = 6  # state of the begun word
+HOT = 7  # state of the hotword automaton
+CONTEXT = 8  # index of the language model's state before the begun word
+AFTER = 9  # ... and after it, set with WORD
 NUM_INTS = 10
 
 ROOT = np.int64(0x5851F42D4C957F2D)
@@ -70,15 +70,14 @@ class Arena:
         self._ints = np.empty((4, 256), np.int64)  # previous record, token, frame, hash
         self._logps = np.empty(256, np.float64)
 
-    def push(self, previous: Ints, tokens: Ints, frames: Ints, hashes: Ints, logps: Floats) -> int:
-        """Add records; returns the index of the first."""
-        begin, end = self.size, self.size + len(tokens)
+    def push(self, records: Ints, logps: Floats) -> int:
+        """Add records, (4, k) and (k,); returns the index of the first."""
+        begin, end = self.size, self.size + len(logps)
         if end > self._ints.shape[1]:
             more = max(end, 2 * self._ints.shape[1])
             self._ints = np.concatenate([self._ints, np.empty((4, more), np.int64)], axis=1)
             self._logps = np.concatenate([self._logps, np.empty(more, np.float64)])
-        block = self._ints[:, begin:end]
-        block[0], block[1], block[2], block[3] = previous, tokens, frames, hashes
+        self._ints[:, begin:end] = records
         self._logps[begin:end] = logps
         self.size = end
         return begin
@@ -88,9 +87,9 @@ class Arena:
         found = []
         ints, logps = self._ints, self._logps
         while record >= 0:
-            previous = int(ints[0, record])
+            previous = int(ints[RECORD, record])
             if previous >= 0:
-                found.append((int(ints[1, record]), int(ints[2, record]), float(logps[record])))
+                found.append((int(ints[LAST, record]), int(ints[FRAME, record]), float(logps[record])))
             record = previous
         return found[::-1]
 
@@ -98,9 +97,9 @@ class Arena:
         """Tokens up to a record since the last ``stop`` token or the root."""
         found = []
         ints = self._ints
-        while record >= 0 and ints[0, record] >= 0 and ints[1, record] != stop:
-            found.append(int(ints[1, record]))
-            record = int(ints[0, record])
+        while record >= 0 and ints[RECORD, record] >= 0 and ints[LAST, record] != stop:
+            found.append(int(ints[LAST, record]))
+            record = int(ints[RECORD, record])
         return found[::-1]
 
     def common(self, ints: Ints) -> tuple[int, int]:
@@ -116,9 +115,9 @@ class Arena:
                 level -= 1
             at = record[deeper]
             depth[deeper] -= 1
-            last[deeper] = self._ints[1, at]
-            hashes[deeper] = self._ints[3, at]
-            record[deeper] = self._ints[0, at]
+            last[deeper] = self._ints[LAST, at]
+            hashes[deeper] = self._ints[HASH, at]
+            record[deeper] = self._ints[RECORD, at]
 
     def compact(self, ints: Ints) -> tuple[Arena, Ints]:
         """An arena with only what the hypotheses in ``ints`` need, and they pointing into it; itself if small."""
@@ -128,7 +127,7 @@ class Arena:
         wave = np.unique(ints[RECORD])
         while len(wave := wave[~alive[wave]]):
             alive[wave] = True
-            wave = np.unique(self._ints[0, wave[wave >= 0]])
+            wave = np.unique(self._ints[RECORD, wave[wave >= 0]])
         kept = np.flatnonzero(alive[:-1])
         place = np.full(self.size + 1, -1, np.int64)
         place[kept] = np.arange(len(kept))
@@ -139,7 +138,8 @@ class Arena:
         seat[-1] = -1
         arena = Arena(self.trie, [self.contexts[0], *(self.contexts[i] for i in used.tolist())])
         block = self._ints[:, kept]
-        arena.push(place[block[0]], block[1], block[2], block[3], self._logps[kept])
+        block[RECORD] = place[block[RECORD]]
+        arena.push(block, self._logps[kept])
         ints = ints.copy()
         ints[RECORD] = place[ints[RECORD]]
         ints[CONTEXT] = seat[ints[CONTEXT]]

@@ -25,7 +25,6 @@ from rechka.decoding.arena import (
     NUM_FLOATS,
     NUM_INTS,
     PARENT,
-    PB,
     PNB,
     RECORD,
     ROOT,
@@ -36,17 +35,21 @@ from rechka.decoding.arena import (
     Floats,
     Ints,
     PrefixBeam,
-    extend_hash,
 )
 from rechka.decoding.frames import checked
 from rechka.decoding.hotwords import compile_hotwords
 from rechka.decoding.lexicon import LetterTrie, Lexicon
 from rechka.decoding.lm import LanguageModel
+from rechka.decoding.search import Search
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import DecoderOptions
 from rechka.types import Frames, Hypothesis, LogProbs, Tokens
 
 _NONE: Ints = np.empty(0, np.int64)
+_BEGUN = 0.75
+"""Part of ``unk_logp`` that a begun word which cannot become a listed one pays in advance. pyctcdecode takes all of it;
+less finds better scores on noisy log-probs (benchmarks/beam_search.py), because wrong letters are corrected by search,
+not by a lead that is lost at once."""
 _MAX_TRIE = 1 << 16
 """Letter states kept between phrases; with 35 tokens about 300 bytes each."""
 
@@ -94,7 +97,7 @@ class CtcBeam:
         self._trie = self._new_trie()
 
     def _new_trie(self) -> LetterTrie:
-        return LetterTrie(self.tokens, self._lexicons, 0.0 if self.lm is None else self.options.unk_logp)
+        return LetterTrie(self.tokens, self._lexicons, 0.0 if self.lm is None else _BEGUN * self.options.unk_logp)
 
     def begin(self) -> PrefixBeam:
         """The empty hypothesis."""
@@ -132,7 +135,7 @@ class CtcBeam:
         rows = np.where(tried, values, -np.inf)
         silent = (tried[:, blank] & (tried.sum(axis=1) == 1)).tolist()
         with beam.arena.lock:
-            search = _Search(self, beam)
+            search = Search(beam, self)
             for index, row in enumerate(rows):
                 if silent[index]:
                     search.rest(row[blank])
@@ -243,156 +246,3 @@ def _check(options: DecoderOptions) -> None:
     for wrong, message in problems:
         if wrong:
             raise UsageError(message)
-
-
-class _Search:
-    """The beam of one phrase while it moves; its arrays are never those of a beam that was handed out."""
-
-    def __init__(self, decoder: CtcBeam, beam: PrefixBeam) -> None:
-        self.decoder = decoder
-        arena, ints = beam.arena.compact(beam.ints)
-        self.beam = PrefixBeam(arena, beam.floats.copy(), ints.copy(), beam.parents, beam.children)
-
-    def value(self) -> PrefixBeam:
-        """The beam as it stands."""
-        return self.beam
-
-    def rest(self, blank: float) -> None:
-        """A frame in which only blank is tried: nothing changes but the alignments' end."""
-        floats = self.beam.floats
-        floats[PB] = floats[TOT] + blank
-        floats[PNB] = -np.inf
-        floats[TOT] = floats[PB]
-
-    def step(self, frame: int, row: Floats) -> None:
-        """One frame; ``row`` (V,) holds -inf for tokens that are not tried."""
-        decoder, beam = self.decoder, self.beam
-        floats, ints, parents, children = beam.floats, beam.ints, beam.parents, beam.children
-        last, total = ints[LAST], floats[TOT]
-        repeat = row[last]
-        stay = np.empty((3, len(last)))  # PB, PNB, TOT of the hypotheses that stay as they are
-        np.add(total, row[decoder.tokens.blank], out=stay[PB])
-        # A space after a space is the same space.
-        np.add(np.where(last == decoder.space, total, floats[PNB]), repeat, out=stay[PNB])
-        louder = (repeat > floats[LOUD]) & (stay[PNB] >= stay[PB])
-        overtaken = _NONE
-        if len(children):
-            token = last[children]
-            given = np.where(last[parents] == token, floats[PB, parents], total[parents]) + row[token]
-            alone = np.logaddexp(stay[PB, children], stay[PNB, children])
-            stay[PNB, children] = np.logaddexp(stay[PNB, children], given)
-            overtaken = np.flatnonzero(given > alone)
-        np.logaddexp(stay[PB], stay[PNB], out=stay[TOT])
-
-        stays, sources, tokens = self._select(row, stay[TOT] + floats[BONUS])
-        loud = np.where(louder, repeat, floats[LOUD])
-        loudest = np.where(louder, frame, ints[FRAME])
-        record = ints[RECORD]
-        pushing = np.zeros(len(last), np.bool_)
-        pushing[sources] = True
-        pushing[parents[overtaken]] = True
-        pushed = np.flatnonzero(pushing)
-        records = np.empty(len(last), np.int64)
-        begin = beam.arena.push(
-            record[pushed], last[pushed], ints[FRAME, pushed], ints[HASH, pushed], floats[LOUD, pushed]
-        )
-        records[pushed] = np.arange(begin, begin + len(pushed))
-        if len(overtaken):  # its likeliest alignment is now the parent's, one token longer
-            late = children[overtaken]
-            record = record.copy()
-            record[late] = records[parents[overtaken]]
-            loudest[late] = frame
-            loud[late] = row[last[late]]
-
-        kept = len(stays)
-        columns = np.concatenate((stays, sources))
-        new_floats, new_ints = floats.take(columns, axis=1), ints.take(columns, axis=1)
-        new_floats[:3, :kept] = stay[:, stays]
-        new_floats[LOUD, :kept] = loud[stays]
-        new_ints[FRAME, :kept] = loudest[stays]
-        new_ints[RECORD, :kept] = record[stays]
-        if len(sources):
-            self._born(new_floats[:, kept:], new_ints[:, kept:], tokens, frame, row, records[sources])
-        hashes = new_ints[HASH]
-        order = hashes.argsort()
-        at = hashes.searchsorted(new_ints[PARENT], sorter=order)
-        at[at == len(order)] = 0
-        at = order[at]
-        children = np.flatnonzero(hashes[at] == new_ints[PARENT])
-        self.beam = PrefixBeam(beam.arena, new_floats, new_ints, at[children], children)
-
-    def _select(self, row: Floats, stay: Floats) -> tuple[Ints, Ints, Ints]:
-        """Survivors of a frame: indexes of those that stay, and source and token of those that are one token longer."""
-        decoder, beam = self.decoder, self.beam
-        floats, ints, options = beam.floats, beam.ints, decoder.options
-        num, vocabulary, space = len(stay), len(row), decoder.space
-        last = ints[LAST]
-        longer = beam.arena.trie.ahead[ints[TRIE]] + row
-        longer += (floats[TOT] + floats[LM])[:, None]
-        if decoder.hotwords is not None:
-            longer += decoder.hotwords.ahead[ints[HOT]]
-        # Repeating a token needs a blank between; a space cannot be repeated at all.
-        longer[np.arange(num), last] += np.where(last == space, -np.inf, floats[PB] - floats[TOT])
-        longer[:, decoder.tokens.blank] = -np.inf
-        longer[beam.parents, last[beam.children]] = -np.inf  # they are in the beam already
-        spaced = None
-        if decoder.lm is not None:
-            spaced = longer[:, space].copy()
-            longer[:, space] = -np.inf
-
-        scores = np.concatenate((stay, longer.ravel()))
-        least = scores.max() + options.beam_prune_logp
-        chosen, least = _top(np.flatnonzero(scores >= least), scores, options.beam_width, least)
-        if spaced is not None and row[space] > -np.inf:
-            ending = np.flatnonzero(spaced + decoder.word_bound(beam) >= least)
-            if len(ending):
-                for column in ending[np.isnan(floats[WORD, ending])].tolist():
-                    decoder.ask_word(beam, column)
-                places = num + ending * vocabulary + space
-                scores[places] = spaced[ending] + floats[WORD, ending]
-                chosen = np.concatenate((chosen, places[scores[places] >= least]))
-                least = max(least, scores[chosen].max() + options.beam_prune_logp)
-                chosen, _ = _top(chosen[scores[chosen] >= least], scores, options.beam_width, least)
-        chosen.sort()
-        split = int(chosen.searchsorted(num))
-        sources, tokens = np.divmod(chosen[split:] - num, vocabulary)
-        return chosen[:split], sources, tokens
-
-    def _born(self, floats: Floats, ints: Ints, tokens: Ints, frame: int, row: Floats, records: Ints) -> None:
-        """Turn copies of the sources (columns) into the hypotheses that are ``tokens`` longer, in place."""
-        decoder, trie = self.decoder, self.beam.arena.trie
-        states = ints[TRIE]
-        after = trie.next[states, tokens].astype(np.int64)
-        for column in np.flatnonzero(after < 0).tolist():
-            after[column] = trie.step(int(states[column]), int(tokens[column]))
-        probs = np.where(ints[LAST] == tokens, floats[PB], floats[TOT]) + row[tokens]
-        floats[PB], floats[PNB], floats[TOT] = -np.inf, probs, probs
-        if decoder.lm is not None:
-            ended = np.flatnonzero(tokens == decoder.space)
-            floats[LM, ended] += floats[WORD, ended]
-            ints[CONTEXT, ended] = ints[AFTER, ended]
-            floats[WORD] = np.nan
-            ints[AFTER] = -1
-        bonus = trie.partial[after]
-        if decoder.hotwords is not None:
-            floats[LM] += decoder.hotwords.earned[ints[HOT], tokens]
-            ints[HOT] = decoder.hotwords.next[ints[HOT], tokens]
-            bonus = bonus + decoder.hotwords.credit[ints[HOT]]
-        floats[BONUS] = floats[LM] + bonus
-        floats[LOUD] = row[tokens]
-        ints[PARENT] = ints[HASH]
-        ints[HASH] = extend_hash(ints[HASH], tokens)
-        ints[LAST] = tokens
-        ints[TRIE] = after
-        ints[RECORD] = records
-        ints[FRAME] = frame
-        ints[DEPTH] += 1
-
-
-def _top(chosen: Ints, scores: Floats, width: int, least: float) -> tuple[Ints, float]:
-    """The ``width`` best of the chosen, and the score of the worst of them (``least`` if there was room for all)."""
-    if len(chosen) <= width:
-        return chosen, least
-    values = scores[chosen]
-    best = values.argpartition(len(values) - width)[len(values) - width :]
-    return chosen[best], float(values[best].min())
