@@ -158,12 +158,19 @@ def _half_width(up: int, down: int) -> float:
     return ZEROS * max(1.0, down / up)
 
 
+@lru_cache(maxsize=1)
+def _window() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Half of Kaiser's window on a grid so fine that a straight line between its points errs by less than 1e-7."""
+    x = np.linspace(0.0, 1.0, 1 << 13)
+    return x, np.i0(BETA * np.sqrt(1.0 - x * x)) / np.i0(BETA)
+
+
 def _impulse(distance: NDArray[np.floating[Any]], up: int, down: int) -> NDArray[np.float64]:
     """The filter at ``distance`` input samples from its centre, not yet normalised."""
     scale = min(1.0, up / down)
     cutoff = (1.0 - TRANSITION) * scale
     x = distance / _half_width(up, down)
-    window = np.i0(BETA * np.sqrt(np.clip(1.0 - x * x, 0.0, None))) * (np.abs(x) <= 1.0)
+    window = np.interp(np.abs(x), *_window(), right=0.0)
     values: NDArray[np.float64] = np.sinc(cutoff * distance) * window
     return values
 
