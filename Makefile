@@ -106,7 +106,8 @@ $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@$(PIP) --editable '.[av,train]' --group test
 	@touch $@
 
+# mypy reads hypothesis for rechka.testing, hence both groups.
 $(VENV)/.check: $(PINS) $(VENV)/.base $(VENV)/.pip
 	@echo "Installing the checkers (once)" >&2
-	@$(PIP) --group check
+	@$(PIP) --group check --group test
 	@touch $@
