@@ -186,7 +186,7 @@ def check_words(words: tuple[Any, ...], start: float, end: float, text: str) -> 
         assert word.confidence is None or 0.0 <= word.confidence <= 1.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**16), loud=st.floats(2.0, 8.0), words=st.booleans(), sizes=chunkings(240 * 400))
 def test_a_beam_search_keeps_the_promises_too(seed: int, loud: float, words: bool, sizes: list[int]) -> None:
     """Unsure log-probs, where hypotheses overtake each other until late."""

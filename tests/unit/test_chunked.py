@@ -14,6 +14,7 @@ from rechka.options import SegmenterOptions
 from rechka.recognizers import ChunkRecognizer
 from rechka.recognizers.phrase import whole_words
 from rechka.testing import ScriptedDecoder, ScriptedModel, say
+from rechka.text.confidence import calibrated
 from rechka.types import Encoded, Event, Final, LogProbs, Partial, SpeechEnd, SpeechStart, Tokens
 
 
@@ -96,6 +97,21 @@ def test_each_frame_is_decoded_at_most_twice() -> None:
     counts = np.bincount(frames)
     assert counts.max() == 2
     assert counts.sum() < 1.5 * len(audio) / 240
+
+
+def test_confidence_is_calibrated_where_asked() -> None:
+    words = {}
+    for calibration in (None, (0.5, -1.0)):
+        decoder = ScriptedDecoder(toy.TOKENS.blank)
+        rec = ChunkRecognizer(toy.ToyModel(), lambda _, d=decoder: d, calibration=calibration)
+        stream = rec.open()
+        stream.feed(say("да", after_s=1.0))
+        stream.finish()
+        rec.run([stream])
+        [segment] = [event.segment for event in stream.take() if isinstance(event, Final)]
+        words[calibration] = segment.words[0].confidence
+    assert words[None] == pytest.approx(toy.WINNER)
+    assert words[0.5, -1.0] == calibrated(words[None], (0.5, -1.0)) != words[None]
 
 
 def test_parts_that_do_not_fit() -> None:

@@ -22,6 +22,7 @@ def assemble(
     segmenter: SegmenterOptions | None = None,
     lm: LanguageModel | None = None,
     max_chunks: int = 16,
+    calibration: tuple[float, float] | None = None,
 ) -> ChunkRecognizer:
     """The recogniser for a model.
 
@@ -31,6 +32,7 @@ def assemble(
         segmenter: where phrases end.
         lm: language model for the beam search.
         max_chunks: see ``ChunkRecognizer``.
+        calibration: see ``ChunkRecognizer``.
 
     Raises:
         IncompatibleParts: parts that do not fit together.

@@ -76,6 +76,7 @@ class ChunkRecognizer:
         segmenter_options: where phrases end.
         evidence: speech probability per frame; by default what the model's blank and space leave.
         max_chunks: chunks of one stream that a step takes at most, when so many wait.
+        calibration: of the words' confidence, see ``rechka.text.confidence``; None for the raw one.
 
     Raises:
         IncompatibleParts: parts that do not fit together.
@@ -89,6 +90,7 @@ class ChunkRecognizer:
         *,
         evidence: Evidence | None = None,
         max_chunks: int = 16,
+        calibration: tuple[float, float] | None = None,
     ) -> None:
         self.model = model
         self.spec = model.spec
@@ -98,6 +100,7 @@ class ChunkRecognizer:
         self.segmenter = Segmenter(FrameOptions.of(segmenter_options or SegmenterOptions(), self.timeline))
         self.evidence: Evidence = evidence or BlankEvidence(self.tokens)
         self.max_chunks = max_chunks
+        self.calibration = calibration
 
     def open(
         self,
@@ -284,6 +287,7 @@ class _Work:
             end=self._seconds(span.end),
             channel=self.stream.channel,
             speaker=self.stream.speaker,
+            calibration=self.recognizer.calibration,
         )
         if segment is not None:
             self.events.append(Final(segment))

@@ -85,6 +85,7 @@ def segment_of(
     end: float,
     channel: int,
     speaker: str | None,
+    calibration: tuple[float, float] | None = None,
 ) -> Segment | None:
     """The phrase as a Segment from ``start`` to ``end`` seconds; None if nothing was recognised."""
     from rechka.text.words import to_words
@@ -92,5 +93,5 @@ def segment_of(
     text = clean(tokens.text(best.tokens))
     if not text:
         return None
-    words = to_words(best, tokens, timeline, end=end)
+    words = to_words(best, tokens, timeline, end=end, calibration=calibration)
     return Segment(text, start, end, words, speaker, channel)
