@@ -40,7 +40,7 @@ class Found:
 
 
 def sniff(head: bytes) -> Found | None:
-    """The container that ``head``, the first bytes of a file, belongs to; None if it is no known audio."""
+    """The container that ``head``, the first bytes behind any tag, belongs to; None if it is no known audio."""
     for magic, kind in _STARTS:
         if head.startswith(magic):
             return Found(kind)
@@ -51,16 +51,17 @@ def sniff(head: bytes) -> Found | None:
         return Found("aiff")
     if head[4:8] in _MP4_BOXES:
         return Found("mp4")
-    if head[:3] == b"ID3" and len(head) >= 10:
-        size = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        behind = head[size : size + 4]
-        if behind == b"fLaC":
-            return Found("flac", size)
-        return Found("aac") if _is_adts(behind) else Found("mp3")
     if _is_adts(head):
         return Found("aac")
     start = _mpeg_start(head)
     return None if start is None else Found("mp3", start)
+
+
+def tag_bytes(head: bytes) -> int:
+    """Length of the ID3v2 tag that ``head`` begins with, which may be long beyond it for a picture; 0 without a tag."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
 
 
 def declared_bytes(head: bytes) -> int | None:

@@ -85,7 +85,7 @@ class SoundfileDecoder:
         self._counted = kind == "flac" or (kind == "mp3" and container.mp3_knows_length(head))
         feed.seek(0)
         try:
-            self._file = soundfile.SoundFile(feed)
+            self._file = _one_way(soundfile)(feed)
         except (self._error, RuntimeError, TypeError, ValueError) as error:
             feed.check(name)
             raise broken(name, kind, error) from error
@@ -139,6 +139,16 @@ class SoundfileDecoder:
     def _falls_short(self, count: int) -> bool:
         slack = _MP3_SLACK if self._kind == "mp3" else 0
         return self._counted and self.frames is not None and count < self.frames - slack
+
+
+def _one_way(soundfile: Any) -> Any:
+    """soundfile's class without its seek after every read, which makes mpg123 forget the bits that frames share."""
+
+    class OneWayFile(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    return OneWayFile
 
 
 class PcmStream:

@@ -11,11 +11,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from rechka.audio import container, decode, wav
-from rechka.audio.inputs import Feed, Input, Pipe, to_input
+from rechka.audio import choose, container, decode, wav
+from rechka.audio.inputs import Pipe, to_input
 from rechka.audio.pcm import ENCODINGS, Encoding
 from rechka.audio.resample import Resampler, checked_rate
-from rechka.errors import AudioError, AudioTooLong, BadSamples, BrokenAudio, EmptyAudio, NotAudio, UsageError
+from rechka.errors import AudioTooLong, BadSamples, BrokenAudio, UsageError
 from rechka.types import F32, AudioChunk
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Source:
         if count == 0 and broke_off():
             raise BrokenAudio(f"{self._name} was cut before its first sample", remedy="get the whole file")
         if count == 0:
-            raise _empty(self._name)
+            raise choose.empty(self._name)
         outs = [resampler.flush() for resampler in resamplers]
         if len(outs[0]):
             yield tuple(AudioChunk(out, self.sample_rate, start) for out in outs)
@@ -209,11 +209,11 @@ def _open_bytes(
         if live is not None:
             return live
         given = given.spool()
-    start = _decoder_of(given, encoding, raw_rate)
+    start = choose.decoder_of(given, encoding, raw_rate)
     probe = start()
     try:
         seconds = None if probe.frames is None else probe.frames / probe.sample_rate
-        rate, channels, frames = _checked_format(probe, given.name)
+        rate, channels, frames = choose.checked_format(probe, given.name)
         wanted.check(seconds, given.name)
     finally:
         probe.close()
@@ -225,16 +225,6 @@ def _open_bytes(
     return Source(begin, sample_rate=rate, channels=channels, frames=frames, wanted=wanted, name=given.name)
 
 
-def _checked_format(decoder: decode.Decoder, name: str) -> tuple[int, int, int | None]:
-    try:
-        rate = checked_rate(decoder.sample_rate)
-    except BadSamples as error:
-        raise BrokenAudio(
-            f"{name} claims {decoder.sample_rate} samples per second", remedy="its header is damaged"
-        ) from error
-    return rate, decode.checked_channels(decoder.channels, name), decoder.frames
-
-
 def _blocks(decoder: decode.Decoder) -> Iterator[F32]:
     """The decoder's blocks; it is closed at their end."""
     try:
@@ -243,100 +233,21 @@ def _blocks(decoder: decode.Decoder) -> Iterator[F32]:
         decoder.close()
 
 
-def _decoder_of(given: Input, encoding: Encoding | None, raw_rate: int) -> Callable[[], decode.Decoder]:
-    """Makes decoders of these bytes, one for each pass.
-
-    Raises:
-        EmptyAudio: no bytes.
-        NotAudio: of no known format.
-    """
-    if encoding is not None:
-        return lambda: _raw(given, encoding, raw_rate)
-    feed = given.open()
-    try:
-        head = feed.read(container.HEAD)
-        feed.check(given.name)
-    finally:
-        feed.close()
-    found = _sniffed(head, given.name)
-    form = wav.parse_wav(head) if found.kind == "wav" else None
-    if form is not None and form.data_bytes is None:  # soundfile takes a length of zero at its word
-        return lambda: _wav(given, form)
-    return lambda: _container(given, found)
-
-
-def _sniffed(head: bytes, name: str) -> container.Found:
-    if not head:
-        raise _empty(name)
-    found = container.sniff(head)
-    if found is None:
-        raise NotAudio(
-            f"{name} is of no known audio format, it begins with {head[:12]!r}",
-            remedy="give wav, mp3, flac, ogg, opus, m4a, webm or wma; for raw telephony bytes name their encoding",
-        )
-    return found
-
-
-def _empty(name: str) -> EmptyAudio:
-    return EmptyAudio(f"{name} has no samples", remedy="give a recording that is longer than zero")
-
-
-def _raw(given: Input, encoding: Encoding, rate: int) -> decode.Decoder:
-    feed = given.open()
-    return decode.raw_stream(_checked_read(feed, given.name), encoding, rate, feed.close)
-
-
-def _wav(given: Input, form: wav.WavFormat) -> decode.Decoder:
-    feed = given.open()
-    return decode.wav_stream(_checked_read(feed, given.name), form, feed.close)
-
-
-def _checked_read(feed: Feed, name: str) -> Callable[[int], bytes]:
-    def read(size: int) -> bytes:
-        data = feed.read(size)
-        feed.check(name)
-        return data
-
-    return read
-
-
-def _container(given: Input, found: container.Found) -> decode.Decoder:
-    """soundfile where it can, else PyAV; PyAV also for odd codecs in soundfile's containers, if it is installed."""
-    from rechka.audio import decode_av
-
-    feed = given.open(found.start)
-    try:
-        if found.kind in container.SOUNDFILE_KINDS:
-            try:
-                return decode.SoundfileDecoder(feed, found.kind, given.name)
-            except BrokenAudio as error:
-                if not decode_av.is_installed() or feed.error is not None:
-                    raise
-                feed.seek(0)
-                try:
-                    return decode_av.AvDecoder(feed, found.kind, given.name)
-                except AudioError:
-                    raise error from None  # soundfile knows its formats best
-        return decode_av.AvDecoder(feed, found.kind, given.name)
-    except BaseException:
-        feed.close()
-        raise
-
-
 def _open_pipe(pipe: Pipe, wanted: _Wanted, encoding: Encoding | None, raw_rate: int) -> Source | None:
     """A source that decodes while the pipe runs; None if its format must be copied first."""
     head = pipe.peek(PIPE_HEAD if encoding is None else 1)
     if encoding is not None:
         if not head:
-            raise _empty(pipe.name)
+            raise choose.empty(pipe.name)
         decoder = decode.raw_stream(pipe.read, encoding, raw_rate)
     else:
-        _sniffed(head, pipe.name)
+        if not container.tag_bytes(head):
+            choose.sniffed(head, pipe.name)
         form = wav.parse_wav(head)
         if form is None:
             return None
         decoder = decode.wav_stream(pipe.read, form)
-    rate, channels, frames = _checked_format(decoder, pipe.name)
+    rate, channels, frames = choose.checked_format(decoder, pipe.name)
     passes = iter([decoder])
 
     def begin() -> tuple[Iterator[F32], Callable[[], bool]]:
@@ -362,7 +273,7 @@ def _open_array(array: Any, rate: Any, wanted: _Wanted) -> Source:
         raise BadSamples(f"samples must have shape (n,) or (n, channels), got {samples.shape}")
     num, channels = samples.shape
     if num == 0:
-        raise _empty("the array")
+        raise choose.empty("the array")
     if not 1 <= channels <= decode.MAX_CHANNELS or num < channels:
         raise BadSamples(
             f"samples must have shape (n, channels) with at most {decode.MAX_CHANNELS} channels, got {samples.shape}",
