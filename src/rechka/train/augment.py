@@ -30,13 +30,13 @@ class AugmentOptions:
         time_masks, band_masks: SpecAugment (Park et al. 2019): number of masks.
     """
 
-    clean: float = 0.1
+    clean: float = 0.25
     speed: float = 0.13
     warp: float = 0.1
-    noise: float = 0.7
-    babble: float = 0.2
-    reverb: float = 0.4
-    line: float = 0.7
+    noise: float = 0.5
+    babble: float = 0.1
+    reverb: float = 0.3
+    line: float = 0.6
     smooth: float = 0.3
     time_masks: int = 2
     band_masks: int = 2
@@ -119,14 +119,14 @@ def utterance(x: F32, rng: np.random.Generator, options: AugmentOptions, other: 
     loud = level(x)
     if not clean:
         if rng.random() < options.reverb:
-            x = _smear(x, rng.uniform(0.1, 0.7), rng.uniform(-16.0, -1.0))
+            x = _smear(x, rng.uniform(0.1, 0.6), rng.uniform(-20.0, -4.0))
         if rng.random() < options.line:
             x = x + _curve(rng, 4.0)
         if other is not None and rng.random() < options.babble:
             turn = np.resize(np.roll(other, int(rng.integers(len(other))), axis=0), x.shape)
             x = np.logaddexp(x, turn - level(other) + loud - rng.uniform(8.0, 25.0) * NATS_PER_DB)
         if rng.random() < options.noise:
-            ratio = rng.uniform(4.0, 40.0) * NATS_PER_DB
+            ratio = rng.uniform(8.0, 40.0) * NATS_PER_DB
             x = np.logaddexp(x, _noise(rng, len(x)) + loud - ratio)
         if rng.random() < 0.3:
             low = np.arange(bands.BANDS) < rng.integers(1, 4)  # a handset or a narrow line loses the lowest bands
