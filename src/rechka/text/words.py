@@ -1,0 +1,85 @@
+"""Words with times and confidence, from a decoded token sequence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rechka.text.confidence import calibrated
+from rechka.timeline import Timeline
+from rechka.types import Hypothesis, Tokens, Word
+
+_TICK = 0.001
+"""Shortest word in seconds; what the clipping at the ends of the audio leaves of a word is at least this long."""
+
+
+def to_words(
+    hypothesis: Hypothesis,
+    tokens: Tokens,
+    timeline: Timeline,
+    *,
+    end: float,
+    calibration: tuple[float, float] | None = None,
+) -> tuple[Word, ...]:
+    """The words of a hypothesis.
+
+    A word begins with the frame in which its first letter is loudest and ends one frame after that of its last letter.
+    Words do not overlap, lie within [0, ``end``] and are never empty. In a vocabulary without spaces all is one word.
+
+    Args:
+        hypothesis: what was decoded; frames are absolute.
+        tokens: the vocabulary.
+        timeline: frames to seconds.
+        end: where the audio ends, seconds.
+        calibration: slope and offset from ``confidence.fit``, usually from the model's card; without them the
+            confidence is the raw one: the geometric mean of the letters' probabilities.
+    """
+    groups: list[list[int]] = [[]]
+    for index, token in enumerate(hypothesis.tokens):
+        if tokens.symbols[token].isspace():
+            groups.append([])
+        else:
+            groups[-1].append(index)
+    groups = [group for group in groups if group]
+    times = _apart(
+        [
+            (timeline.seconds(hypothesis.frames[group[0]]), timeline.seconds(hypothesis.frames[group[-1]] + 1))
+            for group in groups
+        ],
+        end,
+    )
+    words = []
+    for group, (start, stop) in zip(groups, times, strict=True):
+        raw = word_confidence([hypothesis.logprobs[index] for index in group])
+        confidence = raw if calibration is None else calibrated(raw, calibration)
+        words.append(Word(tokens.text(hypothesis.tokens[index] for index in group), start, stop, confidence))
+    return tuple(words)
+
+
+def word_confidence(logprobs: Sequence[float]) -> float:
+    """Raw confidence in [0, 1] of a word with these natural-log probabilities of its letters: their geometric mean."""
+    return min(1.0, math.exp(math.fsum(logprobs) / len(logprobs))) if logprobs else 0.0
+
+
+def _apart(times: list[tuple[float, float]], limit: float) -> list[tuple[float, float]]:
+    """Times put in order, none empty, none overlapping, all within [0, limit]; untouched where they already are."""
+    if not times:
+        return []
+    limit = max(limit, 0.0)
+    tick = min(_TICK, limit / len(times))
+    found = []
+    before = 0.0
+    for start, stop in times:
+        start = max(start, before)
+        stop = max(stop, start + tick)
+        found.append((start, stop))
+        before = stop
+    after = limit
+    for index in range(len(found) - 1, -1, -1):
+        start, stop = found[index]
+        if stop <= after:
+            break
+        start = max(0.0, min(start, after - tick))
+        found[index] = (start, after)
+        after = start
+    return found
