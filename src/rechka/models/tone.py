@@ -31,8 +31,8 @@ CHUNK = 2400
 """Samples per step: 300 ms. The attention's chunks are built into the weights."""
 LAG = 2640
 """How late letters are emitted, 0.33 s: the mean measured by T-one's authors, rounded as they do."""
-MAX_CHUNKS = 10
-"""Chunks that one run of the block form computes, over all its streams: beyond, the activations leave the cache."""
+MAX_CHUNKS = 20
+"""Chunks that one run of the block form computes, over all its streams; twenty measured fastest, thirty no better."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,7 +395,8 @@ class Tone(nn.Module):
             audio: (B, n), padded at the end.
             lengths: (B,) samples of each, or None if none is padded.
         Returns:
-            (B, n // 240, V) log-probabilities and how many frames of each count. An odd number loses its last frame.
+            (B, n // 240, V) log-probabilities and how many frames of each count. An odd number loses its last frame,
+            which the last layer still sees, as in the original: pad recordings to an even number of frames.
         """
         if lengths is None:
             lengths = torch.full((audio.shape[0],), audio.shape[1], device=audio.device)

@@ -57,6 +57,7 @@ class ToneConfig:
     num_tokens: int = len(VOCABULARY) + 1
 
     def __post_init__(self) -> None:
+        recompute = dict(enumerate(self.recompute_scores))
         expected = {
             "recompute_scores has one entry per layer": len(self.recompute_scores) == self.n_layers,
             "n_heads divides d_model": self.d_model % self.n_heads == 0,
@@ -64,7 +65,7 @@ class ToneConfig:
             "reduction_factor is 2 and divides chunk_size": self.reduction_factor == 2 and self.chunk_size % 2 == 0,
             "layers are in order": 0 <= self.reduction_position < self.upsample_position < self.n_layers,
             "scores are recomputed wherever the frame rate or the context changes": all(
-                self.recompute_scores[i]
+                recompute.get(i)
                 for i in {0, self.reduction_position + 1, self.upsample_position + 1, *self.stateful_layers}
             ),
             "the subsampling strides are (1, 1) and (3, 1)": self.conv_strides == ((1, 1), (3, 1)),
