@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rechka.audio import container, open_source
+from rechka.audio import container, mpeg, open_source
 from rechka.errors import EmptyAudio, UsageError
 from rechka.testing.audio import OneWay, ShortReads, tone, wav_bytes, wav_header
 from rechka.types import AudioChunk
@@ -282,6 +282,47 @@ def test_mp3_that_begins_inside_a_frame_or_after_a_tag() -> None:
     assert np.array_equal(samples(picture + (DATA / "speech.flac").read_bytes())[:, 0], SPEECH)
     with pytest.raises(EmptyAudio):
         samples(picture)
+
+
+def test_mp3_of_variable_bit_rate_without_its_header_is_read_to_its_end() -> None:
+    rate = 16000
+    noise = np.random.default_rng(4).standard_normal(20 * rate).astype(np.float32) * 0.2
+    file = io.BytesIO()
+    audio = np.concatenate([np.zeros(5 * rate, np.float32), noise, tone(440, 3.0, rate)])
+    soundfile.write(file, audio, rate, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE")
+    found = mpeg.count(file)
+    assert found is not None
+    assert found.right
+    assert found.declared == found.frames
+    bare = file.getvalue()[found.header_bytes :]
+    for data, seconds in ((bare, 28), (file.getvalue() * 2, 56)):
+        opened = open_source(data)
+        out = collect(opened)
+        assert abs(len(out) - seconds * rate) < 4 * 1152
+        assert opened.duration == pytest.approx(len(out) / rate)
+        last = np.abs(np.fft.rfft(out[-rate:, 0] * np.hanning(rate)))
+        assert last.argmax() == 440
+
+
+@pytest.mark.parametrize(("form", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS")])
+def test_chained_ogg_is_read_to_its_end(form: str, subtype: str) -> None:
+    links = []
+    for frequency in (300, 500, 700):
+        file = io.BytesIO()
+        soundfile.write(file, tone(frequency, 2.0, 16000), 16000, format=form, subtype=subtype)
+        links.append(file.getvalue())
+    opened = open_source(b"".join(links))
+    out = collect(opened)[:, 0]
+    assert len(out) == 3 * 32000
+    assert not opened.truncated
+    for number, frequency in enumerate((300, 500, 700)):
+        middle = out[number * 32000 + 8000 :][:16000]
+        assert np.abs(np.fft.rfft(middle)).argmax() == frequency
+    other = io.BytesIO()
+    soundfile.write(other, tone(500, 1.0, 24000), 24000, format=form, subtype=subtype)
+    mixed = open_source(links[0] + other.getvalue())
+    assert len(collect(mixed)) == 32000
+    assert mixed.truncated
 
 
 def test_a_gap_in_mpeg_noise_is_no_mp3() -> None:

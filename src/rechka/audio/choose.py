@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
-from rechka.audio import container, decode, wav
+from rechka.audio import container, decode, decode_av, mpeg, wav
 from rechka.audio.inputs import Feed, Input
 from rechka.audio.pcm import Encoding
 from rechka.audio.resample import checked_rate
@@ -29,17 +31,87 @@ def decoder_of(given: Input, encoding: Encoding | None, raw_rate: int) -> Callab
             feed.seek(tags)
             head = feed.read(container.HEAD)
         feed.check(given.name)
+        found = sniffed(head, given.name)
+        found = container.Found(found.kind, found.start + tags)
     finally:
         feed.close()
-    found = sniffed(head, given.name)
-    found = container.Found(found.kind, found.start + tags)
     form = wav.parse_wav(head) if found.kind == "wav" else None
     if form is not None and form.data_bytes is None:  # soundfile takes a length of zero at its word
-        return lambda: _wav(given, form)
-    return lambda: _container(given, found)
+        return lambda: _wav(given, form, found.start)
+    parts = [_Part(given, found.kind, found.start)]
+    if found.kind in container.SOUNDFILE_KINDS:
+        parts = _parts(given, found, head)
+    return parts[0].decoder if len(parts) == 1 else lambda: decode.Chain([part.decoder for part in parts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Bytes that one decoder reads: all of a file, or one of the recordings in it."""
+
+    given: Input
+    kind: str
+    start: int
+    end: int | None = None
+    prefix: bytes = b""
+    cut: bool = False
+
+    def decoder(self) -> decode.Decoder:
+        """soundfile's where it can, else PyAV's; that also for odd codecs in soundfile's containers."""
+        feed = self.given.open(self.start, end=self.end, prefix=self.prefix)
+        try:
+            if self.kind not in container.SOUNDFILE_KINDS:
+                return decode_av.AvDecoder(feed, self.kind, self.given.name)
+            try:
+                return decode.SoundfileDecoder(feed, self.kind, self.given.name, cut=self.cut)
+            except BrokenAudio as error:
+                if feed.error is not None:
+                    raise
+                return self._second_try(feed, error)
+        except BaseException:
+            feed.close()
+            raise
+
+    def _second_try(self, feed: Feed, error: BrokenAudio) -> decode.Decoder:
+        if not decode_av.is_installed():
+            remedy = f'{error.remedy}; some codecs need: pip install "rechka[av]"'
+            raise BrokenAudio(error.message, remedy=remedy) from error
+        feed.seek(0)
+        try:
+            return decode_av.AvDecoder(feed, self.kind, self.given.name)
+        except AudioError:
+            raise error from None  # soundfile knows its formats best
+
+
+def _parts(given: Input, found: container.Found, head: bytes) -> list[_Part]:
+    """The recordings in a file, usually one, with what soundfile would not notice by itself."""
+    feed = given.open(found.start)
+    try:
+        if found.kind == "mp3":
+            count = mpeg.count(feed)
+            if count is None or count.right:
+                return [_Part(given, "mp3", found.start)]
+            start = found.start + count.header_bytes
+            return [_Part(given, "mp3", start, prefix=count.header, cut=count.cut)]
+        if found.kind == "ogg":
+            links, whole = container.ogg_links(feed)
+            starts = [found.start + link for link in links] or [found.start]
+            parts = [_Part(given, "ogg", *ends) for ends in pairwise(starts)]
+            return [*parts, _Part(given, "ogg", starts[-1], cut=not whole)]
+        declared = container.declared_bytes(head)
+        cut = declared is not None and feed.seek(0, 2) < declared - 1  # the padding byte is often forgotten
+        return [_Part(given, found.kind, found.start, cut=cut)]
+    finally:
+        feed.close()
+        feed.check(given.name)
 
 
 def sniffed(head: bytes, name: str) -> container.Found:
+    """What the first bytes of a recording are.
+
+    Raises:
+        EmptyAudio: there are none.
+        NotAudio: no known format.
+    """
     if not head:
         raise empty(name)
     found = container.sniff(head)
@@ -52,6 +124,7 @@ def sniffed(head: bytes, name: str) -> container.Found:
 
 
 def empty(name: str) -> EmptyAudio:
+    """The error for a recording without a sample."""
     return EmptyAudio(f"{name} has no samples", remedy="give a recording that is longer than zero")
 
 
@@ -60,8 +133,8 @@ def _raw(given: Input, encoding: Encoding, rate: int) -> decode.Decoder:
     return decode.raw_stream(_checked_read(feed, given.name), encoding, rate, feed.close)
 
 
-def _wav(given: Input, form: wav.WavFormat) -> decode.Decoder:
-    feed = given.open()
+def _wav(given: Input, form: wav.WavFormat, start: int) -> decode.Decoder:
+    feed = given.open(start)
     return decode.wav_stream(_checked_read(feed, given.name), form, feed.close)
 
 
@@ -74,30 +147,12 @@ def _checked_read(feed: Feed, name: str) -> Callable[[int], bytes]:
     return read
 
 
-def _container(given: Input, found: container.Found) -> decode.Decoder:
-    """soundfile where it can, else PyAV; PyAV also for odd codecs in soundfile's containers, if it is installed."""
-    from rechka.audio import decode_av
-
-    feed = given.open(found.start)
-    try:
-        if found.kind in container.SOUNDFILE_KINDS:
-            try:
-                return decode.SoundfileDecoder(feed, found.kind, given.name)
-            except BrokenAudio as error:
-                if not decode_av.is_installed() or feed.error is not None:
-                    raise
-                feed.seek(0)
-                try:
-                    return decode_av.AvDecoder(feed, found.kind, given.name)
-                except AudioError:
-                    raise error from None  # soundfile knows its formats best
-        return decode_av.AvDecoder(feed, found.kind, given.name)
-    except BaseException:
-        feed.close()
-        raise
-
-
 def checked_format(decoder: decode.Decoder, name: str) -> tuple[int, int, int | None]:
+    """Sample rate, channels and claimed length of a recording.
+
+    Raises:
+        BrokenAudio: the rate or the channels are impossible.
+    """
     try:
         rate = checked_rate(decoder.sample_rate)
     except BadSamples as error:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+
+from rechka.audio import mpeg
 
 HEAD = 1 << 16
 """Bytes of a file that ``sniff`` looks at."""
-_SCAN = 1 << 14
-"""How far an MPEG recording that was cut at its front may be from its first whole frame."""
 
 _STARTS = (
     (b"fLaC", "flac"),
@@ -53,7 +52,7 @@ def sniff(head: bytes) -> Found | None:
         return Found("mp4")
     if _is_adts(head):
         return Found("aac")
-    start = _mpeg_start(head)
+    start = mpeg.find_start(head)
     return None if start is None else Found("mp3", start)
 
 
@@ -84,67 +83,33 @@ def is_placeholder(size: int) -> bool:
     return size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000
 
 
-def ogg_has_end(file: BinaryIO) -> bool:
-    """Whether the last page of an Ogg file carries the end-of-stream flag (RFC 3533, header type 4)."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - (1 << 16) - 512))  # a page has at most 65 307 bytes
-    tail = file.read()
-    at = tail.rfind(b"OggS")
-    if at < 0 or at + 27 > len(tail):
-        return False
-    num_segments = tail[at + 26]
-    lacing = tail[at + 27 : at + 27 + num_segments]
-    whole = len(lacing) == num_segments and at + 27 + num_segments + sum(lacing) <= len(tail)
-    return whole and bool(tail[at + 5] & 4)
+def ogg_links(file: mpeg.Readable) -> tuple[list[int], bool]:
+    """Where the recordings in an Ogg file begin, several if it is chained, and whether the last one is whole.
 
-
-def mp3_knows_length(head: bytes) -> bool:
-    """Whether an MP3 carries a Xing or Info frame, which counts its frames."""
-    return b"Xing" in head or b"Info" in head or b"VBRI" in head
+    Source: RFC 3533, whose page header tells the begin (flag 2) and the end (flag 4) of a stream.
+    """
+    links: list[int] = []
+    at, inside, ended = 0, False, False
+    while True:
+        file.seek(at)
+        page = file.read(27 + 255)
+        if len(page) < 27:
+            return links, ended and not page
+        if page[:4] != b"OggS":
+            skip = page.find(b"OggS", 1)
+            at += skip if skip > 0 else len(page) - 3
+            continue
+        begins = bool(page[5] & 2)
+        if begins and (inside or not links):
+            links.append(at)
+        inside, ended = not begins, bool(page[5] & 4)
+        size = 27 + page[26] + sum(page[27 : 27 + page[26]])
+        file.seek(at + size - 1)
+        if not file.read(1):
+            return links, False
+        at += size
 
 
 def _is_adts(head: bytes) -> bool:
     """AAC in ADTS frames: twelve bits of sync, layer zero, a sample-rate index in its table."""
     return len(head) >= 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 and (head[2] >> 2) & 15 < 13
-
-
-_BITRATES = {  # kbit/s by (MPEG-1?, layer), ISO/IEC 11172-3 and 13818-3
-    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_MPEG1_RATES = (44100, 48000, 32000)
-
-
-def _mpeg_frame(data: bytes, at: int) -> int:
-    """Length in bytes of the MPEG audio frame at ``at``; 0 if there is none."""
-    if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
-        return 0
-    version, layer = (data[at + 1] >> 3) & 3, 4 - ((data[at + 1] >> 1) & 3)
-    rate_code, bitrate_code = (data[at + 2] >> 2) & 3, data[at + 2] >> 4
-    if version == 1 or layer == 4 or rate_code == 3 or bitrate_code in (0, 15):
-        return 0
-    first = version == 3
-    rate = _MPEG1_RATES[rate_code] >> (0 if first else 1 if version == 2 else 2)
-    bitrate = _BITRATES[first, layer][bitrate_code - 1] * 1000
-    padding = (data[at + 2] >> 1) & 1
-    if layer == 1:
-        return (12 * bitrate // rate + padding) * 4
-    return (72 if layer == 3 and not first else 144) * bitrate // rate + padding
-
-
-def _mpeg_start(head: bytes) -> int | None:
-    """Where MPEG audio frames begin: at once, or after the rest of a frame that was cut, proven by three in a row."""
-    if _mpeg_frame(head, 0):
-        return 0
-    at = head.find(b"\xff", 0, _SCAN)
-    while at >= 0:
-        second = at + _mpeg_frame(head, at)
-        third = second + _mpeg_frame(head, second)
-        if at < second < third and _mpeg_frame(head, third):
-            return at
-        at = head.find(b"\xff", at + 1, _SCAN)
-    return None

@@ -6,12 +6,12 @@ PCM wav from a pipe, are decoded by ourselves as they come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from rechka.audio import container, wav
+from rechka.audio import wav
 from rechka.audio.inputs import Feed
 from rechka.audio.pcm import PcmDecoder
 from rechka.errors import BrokenAudio, MissingExtra
@@ -23,8 +23,6 @@ MAX_CHANNELS = 64
 """More are taken for a damaged header, or an array that was not transposed."""
 LARGEST = 8.0
 """Samples beyond this cannot have been meant for [-1, 1]; lossy codecs overshoot 1 by little."""
-_MP3_SLACK = 1152
-"""Samples, one frame, that an mp3 may fall short of its header."""
 
 
 class Decoder(Protocol):
@@ -71,19 +69,16 @@ class SoundfileDecoder:
         feed: its bytes; closed with the decoder.
         kind: of container, as ``container.sniff`` names it.
         name: for messages.
+        cut: the bytes end before the recording does; soundfile takes no notice of it.
 
     Raises:
         BrokenAudio: the header cannot be read.
     """
 
-    def __init__(self, feed: Feed, kind: str, name: str) -> None:
+    def __init__(self, feed: Feed, kind: str, name: str, *, cut: bool = False) -> None:
         soundfile = import_soundfile()
         self._error = soundfile.LibsndfileError
-        self._feed, self._kind, self._name = feed, kind, name
-        head = feed.read(container.HEAD)
-        self._cut = self._is_cut(head)
-        self._counted = kind == "flac" or (kind == "mp3" and container.mp3_knows_length(head))
-        feed.seek(0)
+        self._feed, self._kind, self._name, self._cut = feed, kind, name, cut
         try:
             self._file = _one_way(soundfile)(feed)
         except (self._error, RuntimeError, TypeError, ValueError) as error:
@@ -118,7 +113,8 @@ class SoundfileDecoder:
             count += got
             if got:
                 yield self._sane(block[:got])
-        self.truncated = self.truncated or self._cut or self._falls_short(count)
+        short = self._kind == "flac" and self.frames is not None and count < self.frames
+        self.truncated = self.truncated or self._cut or short
 
     def close(self) -> None:
         """See ``Decoder``."""
@@ -129,16 +125,43 @@ class SoundfileDecoder:
         """Damaged lossy audio may decode to anything; a click is better than the loss of the recording."""
         return sane(block) if self._kind in ("mp3", "ogg") else block
 
-    def _is_cut(self, head: bytes) -> bool:
-        """Whether the file is shorter than its header says, for the formats that soundfile cuts silently."""
-        if self._kind == "ogg":
-            return not container.ogg_has_end(self._feed)  # type: ignore[arg-type]
-        declared = container.declared_bytes(head)
-        return declared is not None and self._feed.seek(0, 2) < declared - 1  # the padding byte is often forgotten
 
-    def _falls_short(self, count: int) -> bool:
-        slack = _MP3_SLACK if self._kind == "mp3" else 0
-        return self._counted and self.frames is not None and count < self.frames - slack
+class Chain:
+    """Recordings one behind the other in one file, as chained Ogg has them.
+
+    Args:
+        makers: of their decoders; the first is opened at once.
+
+    Raises:
+        BrokenAudio: the first cannot be decoded.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Decoder]]) -> None:
+        self._current = makers[0]()
+        self._following = makers[1:]
+        self.sample_rate, self.channels = self._current.sample_rate, self._current.channels
+        self.frames = None if self._following else self._current.frames
+        self.truncated = False
+
+    def blocks(self) -> Iterator[F32]:
+        """See ``Decoder``; ends, truncated, where a recording has another format or cannot be decoded."""
+        yield from self._current.blocks()
+        for make in self._following:
+            self.close()
+            try:
+                self._current = make()
+            except BrokenAudio:
+                self.truncated = True
+                return
+            if (self._current.sample_rate, self._current.channels) != (self.sample_rate, self.channels):
+                self.truncated = True
+                return
+            yield from self._current.blocks()
+        self.truncated = self._current.truncated
+
+    def close(self) -> None:
+        """See ``Decoder``."""
+        self._current.close()
 
 
 def _one_way(soundfile: Any) -> Any:
@@ -224,8 +247,8 @@ def wav_stream(
 ) -> PcmStream:
     """The data of a wav whose header ``form`` describes; ``read`` begins at the header."""
     left = form.data_start
-    while left:
-        left -= len(read(left))
+    while left and (part := read(left)):
+        left -= len(part)
     return PcmStream(
         read,
         sample_rate=form.sample_rate,

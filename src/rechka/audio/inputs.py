@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 
 class Feed:
-    """A file for the decoding libraries: whole reads, positions counted from ``start``, errors kept for later.
+    """A file for the decoding libraries: whole reads, a part of the file, errors kept for later.
 
     soundfile and PyAV call back into ``read`` from C, where an exception would be printed and lost. So an error looks
     like the end of the file to them, and ``check`` raises it afterwards.
@@ -30,12 +30,18 @@ class Feed:
     Args:
         file: binary, seekable.
         start: position in it that counts as zero.
+        end: position in it where it seems to end; None for its own end.
+        prefix: bytes that seem to stand before ``start``, at zero.
         owned: whether ``close`` closes the file.
     """
 
-    def __init__(self, file: IO[bytes], start: int = 0, *, owned: bool) -> None:
+    def __init__(
+        self, file: IO[bytes], start: int = 0, *, end: int | None = None, prefix: bytes = b"", owned: bool
+    ) -> None:
         self._file = file
-        self._start = start
+        self._prefix = prefix
+        self._start = start - len(prefix)
+        self._end = end
         self._owned = owned
         self._position = 0
         self.error: BaseException | None = None
@@ -43,16 +49,19 @@ class Feed:
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""
-        parts = []
-        left = size
+        parts = [self._prefix[self._position :][: size if size >= 0 else None]]
+        left = size - len(parts[0]) if size >= 0 else -1
         try:
-            self._file.seek(self._start + self._position)
+            at = self._start + self._position + len(parts[0])
+            self._file.seek(max(0, at))
+            if self._end is not None:
+                left = max(0, self._end - at) if left < 0 else min(left, max(0, self._end - at))
             while left and not self.error:
                 part = self._file.read(left)
                 if not part:
                     break
                 parts.append(part)
-                left = left - len(part) if size >= 0 else -1
+                left = left - len(part) if left >= 0 else -1
         except BaseException as error:  # noqa: BLE001 - re-raised by check(), on our side of the C library
             self.error = error
         data = b"".join(parts)
@@ -63,7 +72,8 @@ class Feed:
         """Move; positions before the start are the start."""
         try:
             if whence == 2:
-                offset += self._file.seek(0, 2) - self._start
+                end = self._file.seek(0, 2)
+                offset += (end if self._end is None else min(end, self._end)) - self._start
             elif whence == 1:
                 offset += self._position
         except BaseException as error:  # noqa: BLE001 - as above
@@ -112,9 +122,10 @@ class Input:
         self._start = start
         self._owned = owned
 
-    def open(self, start: int = 0) -> Feed:
-        """A feed that begins ``start`` bytes behind the beginning; close it after use."""
-        return Feed(self._opener(), self._start + start, owned=self._owned)
+    def open(self, start: int = 0, *, end: int | None = None, prefix: bytes = b"") -> Feed:
+        """A feed of the bytes from ``start`` to ``end``, with ``prefix`` before them; close it after use."""
+        stop = None if end is None else self._start + end
+        return Feed(self._opener(), self._start + start, end=stop, prefix=prefix, owned=self._owned)
 
 
 class Pipe:

@@ -212,9 +212,8 @@ def _open_bytes(
     start = choose.decoder_of(given, encoding, raw_rate)
     probe = start()
     try:
-        seconds = None if probe.frames is None else probe.frames / probe.sample_rate
         rate, channels, frames = choose.checked_format(probe, given.name)
-        wanted.check(seconds, given.name)
+        wanted.check(None if frames is None else frames / rate, given.name)
     finally:
         probe.close()
 
