@@ -223,6 +223,7 @@ cards = st.builds(
         },
     ),
     segmenter=st.fixed_dictionaries({}, optional={"min_silence_s": floats, "max_phrase_s": floats}),
+    confidence=st.none() | st.tuples(floats, floats),
     results=st.lists(results, max_size=3).map(tuple),
 )  # fmt: skip
 

@@ -99,6 +99,7 @@ class Card:
         files: role -> file.
         params: the family's own parameters.
         decoder, segmenter: settings that differ from the defaults of ``DecoderOptions`` and ``SegmenterOptions``.
+        confidence: slope and offset that turn a word's raw confidence into how often it is right (logistic), or None.
         results: figures.
     """
 
@@ -115,6 +116,7 @@ class Card:
     params: Mapping[str, Any] = field(default_factory=dict)
     decoder: Mapping[str, Any] = field(default_factory=dict)
     segmenter: Mapping[str, Any] = field(default_factory=dict)
+    confidence: tuple[float, float] | None = None
     results: tuple[Result, ...] = ()
 
     @classmethod
@@ -165,6 +167,8 @@ class Card:
         for key in ("params", "decoder", "segmenter"):
             if value := getattr(self, key):
                 table[key] = dict(value)
+        if self.confidence is not None:
+            table["confidence"] = list(self.confidence)
         if self.results:
             table["results"] = [_without_defaults(result) for result in self.results]
         return table
@@ -219,6 +223,7 @@ def _card(table: Table) -> Card:
         params=params.rest(),
         decoder=_options(table.table("decoder"), DecoderOptions()),
         segmenter=_options(table.table("segmenter"), SegmenterOptions()),
+        confidence=table.pair("confidence"),
         results=tuple(_result(item) for item in table.tables("results")),
     )
     table.finish()

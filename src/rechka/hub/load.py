@@ -87,7 +87,9 @@ def put_together(
         from rechka.decoding.lm import load_lm
 
         lm = load_lm(files["lm"])
-    recognizer = assemble(acoustic, decoder=decoder, segmenter=SegmenterOptions(**card.segmenter), lm=lm)
+    recognizer = assemble(
+        acoustic, decoder=decoder, segmenter=SegmenterOptions(**card.segmenter), lm=lm, calibration=card.confidence
+    )
     return Asr(recognizer, name=card.name, language=card.language)
 
 
