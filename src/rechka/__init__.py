@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rechka import evaluate
     from rechka.audio import microphone, open_source
     from rechka.errors import RechkaError
     from rechka.hub.load import load
@@ -53,6 +54,7 @@ __all__ = [
     "Transcript",
     "Word",
     "assemble",
+    "evaluate",
     "load",
     "microphone",
     "open_source",
@@ -72,6 +74,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "evaluate":
+        return import_module("rechka.evaluate")  # a package that can be called
     if name not in __all__:
         raise AttributeError(f"module 'rechka' has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "rechka.types")), name)

@@ -26,6 +26,7 @@ NAMES = [
     "Transcript",
     "Word",
     "assemble",
+    "evaluate",
     "load",
     "microphone",
     "open_source",
