@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rechka.cli.common import hotwords
@@ -39,7 +39,6 @@ part = st.text("aB.", min_size=1, max_size=3).filter(lambda text: text.strip("."
 path = st.lists(part, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
 
 
-@settings(deadline=None)
 @given(st.lists(path, min_size=1, max_size=8, unique=True), st.booleans())
 def test_no_two_outputs_meet_even_where_letter_case_is_ignored(paths, with_stdin):
     items = [item(path) for path in paths] + ([Input("-", None, Path("stdin"))] if with_stdin else [])

@@ -134,7 +134,7 @@ def build(row):
     return Segment(" ".join(texts), start, time, tuple(found) if timed else (), str(channel), channel)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(phrase, max_size=6))
 def test_cues_keep_every_word_and_their_limits(rows):
     segments = [build(row) for row in rows]
@@ -156,7 +156,7 @@ def test_cues_keep_every_word_and_their_limits(rows):
             assert cue.end - cue.start <= MAX_CUE_S + 1e-6 or not several
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(phrase, max_size=4))
 def test_subtitles_can_be_read_back(rows):
     text = render(transcript(*[build(row) for row in rows]), "srt")

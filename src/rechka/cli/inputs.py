@@ -123,7 +123,8 @@ def _named(item: Input, depth: int, index: int) -> Path:
     When all is told and still not enough, for stdin or names that differ in letter case only, the ``index`` is added.
     """
     if depth == 0:
-        return item.base if item.path is None else item.base.with_suffix("")
+        stem = item.base.stem
+        return item.base.with_name(stem) if stem.strip(".") else item.base  # a name of dots alone would be a folder
     parts = item.base.parts if item.path is None else Path(os.path.abspath(item.path)).parts[1:]
     num_parts = len(item.base.parts) + depth - 1
     name = Path(*parts[-num_parts:])
