@@ -2,7 +2,9 @@
 
 import importlib.util
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "calls/monday").mkdir(parents=True)
     (tmp_path / "examples").mkdir()
     for name in ("call.wav", "meeting.wav", "calls/a.wav", "calls/monday/a.wav", "examples/prompt.wav"):
-        soundfile.write(tmp_path / name, np.stack([audio, audio[::-1]], axis=1), 8000)
+        soundfile.write(tmp_path / name, np.stack([audio, audio], axis=1), 8000)
     soundfile.write(tmp_path / "leg.ulaw", audio, 8000, format="RAW", subtype="ULAW")
 
     def load_toy(model=None, **options):
@@ -85,6 +87,15 @@ def test_console_blocks_run(desk, texts, capfd):
         if ">" in words:
             words = words[: words.index(">")]
         assert main(words[1:]) == 0, f"{command}: {capfd.readouterr().err}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"), [("packets", "call.wav", "добрый день"), ("subtitles", "calls", "a.srt")]
+)
+def test_examples_run(desk, monkeypatch, capsys, name, words, said):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", words])
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    assert said in capsys.readouterr().out.split("\n")[-2]
 
 
 @pytest.mark.parametrize("name", WRITTEN)
