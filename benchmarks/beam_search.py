@@ -158,14 +158,15 @@ def report(heading: str, phrases: list[np.ndarray], members: list[Contestant], l
     """Times, ratios and scores of one race."""
     print(f"  {heading}")
     scores: dict[str, list[float]] = {}
+    reference = members[-1]
     minutes = len(phrases) * FRAMES * 0.03 / 60
     for member in members:
         part: Any = lm_score if member.uses_lm else lambda _lm, _text: 0.0
         scores[member.name] = [
             ctc_score(values, text) + part(lm, text) for values, text in zip(phrases, member.texts or [], strict=True)
         ]
-        reference, own = members[-1], scores[member.name]
-        line = f"    {member.name:28} {member.seconds / minutes:8.3f} s a minute of audio, mean score {np.mean(own):9.3f}"
+        own = scores[member.name]
+        line = f"    {member.name:26} {member.seconds / minutes:8.3f} s an audio minute, mean score {np.mean(own):9.3f}"
         print(line + (f", {reference.seconds / member.seconds:6.1f} x" if member is not reference else ""))
     last = np.array(scores[members[-1].name])
     for member in members[:-1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,9 @@ def test_lexicon(words: list[str], prefix: str) -> None:
     found = lexicon.words[begin:end]
     assert found == [word for word in sorted(set(words)) if word.startswith(prefix)]
     letters = sorted({word[len(prefix)] for word in found if len(word) > len(prefix)})
-    assert lexicon.next_letters(len(prefix), begin, end) == letters
+    children, begins = lexicon.children(len(prefix), begin, end)
+    assert children == letters
+    assert [lexicon.words[at][len(prefix)] for at in begins] == letters
 
 
 @settings(max_examples=100)
@@ -67,3 +70,17 @@ def test_many_states() -> None:
         assert trie.complete[state]
         assert trie.prefixes[state] == word
     assert len(trie) == 65 + 4 + 16 + 64 + 192
+
+
+def test_outlook_is_that_of_the_best_word_to_come() -> None:
+    words = ["а", "аб", "абв", "ав", "ба"]
+    outlook = np.array([-1.0, -2.0, -3.0, -0.5, -4.0], np.float32)
+    trie = LetterTrie(TOKENS, [Lexicon(words, outlook)], -9.0, 0.5)
+    for prefix in ("а", "аб", "абв", "ав", "б", "ба"):
+        state = 0
+        for letter in prefix:
+            state = trie.step(state, TOKENS.symbols.index(letter))
+        best = max(value for word, value in zip(words, outlook, strict=True) if word.startswith(prefix))
+        assert trie.partial[state] == best / 2
+    assert trie.ahead[0, 3] == -2.0  # the token of two letters
+    assert trie.ahead[0, 2] == -9.0

@@ -22,13 +22,17 @@ class Lexicon:
 
     Args:
         words: the words; sorted and made distinct here unless they already ascend.
+        outlook: per ascending word (n,) what a search may expect of it, natural log; 0 for all if None.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, words: Iterable[str], outlook: F32 | None = None) -> None:
         listed = list(words)
         if any(a >= b for a, b in pairwise(listed)):
             listed = sorted(set(listed))
         self.words = listed
+        self.outlook = outlook
+        if outlook is not None and len(outlook) != len(listed):
+            raise ValueError(f"expected an outlook for each of {len(listed)} ascending words, got {len(outlook)}")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -48,17 +52,23 @@ class Lexicon:
         low = bisect_left(self.words, prefix, low, high)
         return low, bisect_left(self.words, prefix + _AFTER, low, high)
 
-    def next_letters(self, length: int, low: int, high: int) -> list[str]:
-        """Distinct letters at index ``length`` of the words in a range that share their first ``length`` letters."""
-        words, letters = self.words, []
+    def children(self, length: int, low: int, high: int) -> tuple[list[str], list[int]]:
+        """Distinct letters at index ``length`` of the words in a range that share their first ``length`` letters.
+
+        Returns:
+            The letters, and where the words of each begin; they end where the next begin, the last at ``high``.
+        """
+        words = self.words
+        letters: list[str] = []
+        begins: list[int] = []
+        if low < high and len(words[low]) == length:  # sorts before all longer ones
+            low += 1
         while low < high:
             word = words[low]
-            if len(word) > length:
-                letters.append(word[length])
-                low = bisect_left(words, word[: length + 1] + _AFTER, low, high)
-            else:
-                low += 1
-        return letters
+            letters.append(word[length])
+            begins.append(low)
+            low = bisect_left(words, word[: length + 1] + _AFTER, low, high)
+        return letters, begins
 
 
 class LetterTrie:
@@ -73,6 +83,7 @@ class LetterTrie:
         lexicons: a word counts as listed if any of them has it.
         unlisted: partial score (natural log) of a begun word that is not listed, times its length over six from seven
             letters on. Source of the six: pyctcdecode.
+        weight: a begun word that can become a listed one scores the best outlook of those it can become, times this.
 
     Attributes:
         next: (states, V) int32: state after a token, -1 if not made yet.
@@ -82,8 +93,9 @@ class LetterTrie:
         prefixes: the letters so far, by state; "" for states 0 to 64.
     """
 
-    def __init__(self, tokens: Tokens, lexicons: Sequence[Lexicon], unlisted: float) -> None:
+    def __init__(self, tokens: Tokens, lexicons: Sequence[Lexicon], unlisted: float, weight: float = 1.0) -> None:
         self._symbols = tokens.symbols
+        self._weight = weight
         self._closing = [tokens.blank] if tokens.space is None else [tokens.blank, tokens.space]
         self._letters = {symbol: i for i, symbol in enumerate(tokens.symbols) if len(symbol) == 1}
         self._long = [(i, symbol) for i, symbol in enumerate(tokens.symbols) if len(symbol) > 1]
@@ -131,6 +143,7 @@ class LetterTrie:
             self._fill(made, prefix, ranges)
             self.prefixes.append(prefix)
             self._ranges.append(ranges)
+            self.partial[made] = self.ahead[state, token]
             self.next[state, token] = made
             return made
 
@@ -143,14 +156,27 @@ class LetterTrie:
             if low == high:
                 continue
             self.complete[state] |= lexicon.words[low] == prefix
-            going = [self._letters.get(letter) for letter in lexicon.next_letters(len(prefix), low, high)]
-            tokens = [token for token in going if token is not None]
-            for token, symbol in self._long:
-                begin, end = lexicon.range(prefix + symbol, low, high)
-                if begin < end:
-                    tokens.append(token)
-            row[tokens], ahead[tokens] = -1, 0.0
+            for token, hope in self._going_on(lexicon, prefix, low, high):
+                ahead[token] = hope if row[token] >= 0 else max(float(ahead[token]), hope)
+                row[token] = -1
         row[self._closing], ahead[self._closing] = 0, 0.0
+
+    def _going_on(self, lexicon: Lexicon, prefix: str, low: int, high: int) -> Iterator[tuple[int, float]]:
+        """Tokens with which words of a range go on, and the partial score after each."""
+        letters, begins = lexicon.children(len(prefix), low, high)
+        hopes = [0.0] * len(letters)
+        if letters and lexicon.outlook is not None:
+            first = begins[0]
+            best = np.maximum.reduceat(lexicon.outlook[first:high], np.array(begins) - first)
+            hopes = (self._weight * best).tolist()
+        for letter, hope in zip(letters, hopes, strict=True):
+            token = self._letters.get(letter)
+            if token is not None:
+                yield token, hope
+        for token, symbol in self._long:
+            begin, end = lexicon.range(prefix + symbol, low, high)
+            if begin < end:
+                yield token, 0.0 if lexicon.outlook is None else self._weight * float(lexicon.outlook[begin:end].max())
 
     def _grow(self) -> None:
         """Double the arrays. Readers keep the old ones, which stay right: what they lack reads as not made yet."""

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from rechka.decoding.arpa import read_arpa
 from rechka.decoding.kenlm_file import read_vocabulary
 from rechka.decoding.lexicon import Lexicon
@@ -75,7 +77,8 @@ class NgramLm(LanguageModel):
     @cached_property
     def words(self) -> Lexicon:
         """The vocabulary without sentence marks."""
-        return Lexicon([word for word in self._ngrams.words if word not in _SPECIAL])
+        places = [i for i, word in enumerate(self._ngrams.words) if word not in _SPECIAL]
+        return Lexicon([self._ngrams.words[i] for i in places], self._ngrams.logp[places] * np.float32(LN10))
 
     def start(self) -> LmState:
         """The state at the beginning of a sentence: the words before, longest known context, as ids."""
