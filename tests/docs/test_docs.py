@@ -155,6 +155,13 @@ def test_links_lead_somewhere():
     assert lost == []
 
 
+def test_no_page_is_lost():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    assert [
+        page.name for page in ROOT.glob("docs/*.md") if page.name != "index.md" and f"({page.name})" not in index
+    ] == []
+
+
 def test_the_readmes_are_twins():
     """Same blocks, but for their comments, same headings by level, same links but for the language."""
 
