@@ -23,7 +23,7 @@ help:
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make docs    write docs/help.md and docs/errors.md from the program"
 	@echo "make picture draw docs/images/terminal.svg from what the program prints for $(RECORDING)"
-	@echo "make bench   measurements"
+	@echo "make bench   measurements against ONNX Runtime, sherpa-onnx and pyctcdecode; takes a while"
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
 
@@ -63,15 +63,23 @@ docs: $(VENV)/.base
 picture: $(VENV)/.base
 	$(BIN)/python docs/picture.py
 
-bench: $(VENV)/.test
-	for script in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.test $(VENV)-bench/.ready
+	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/beam_search.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/file_mode.py --sherpa-python $(VENV)-bench/bin/python
+
+$(VENV)-bench/.ready: benchmarks/requirements.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what rechka is measured against (once)" >&2
+	@$(PYTHON) -m venv $(VENV)-bench
+	@PIP_CONSTRAINT= $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement benchmarks/requirements.txt --editable .
+	@touch $@
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .grimp_cache
 	find src tests docs benchmarks recipes -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-bench
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
