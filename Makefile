@@ -34,11 +34,11 @@ run: $(VENV)/.base
 	@$(BIN)/rechka transcribe "$(RECORDING)"
 	@echo >&2
 	@echo "Try next:" >&2
-	@echo "  $(BIN)/rechka transcribe YOUR_FILE...          your own recordings (wav, mp3, flac, ogg, opus)" >&2
-	@echo "  $(BIN)/rechka transcribe CALL --format srt     subtitles; also json, vtt, tsv, ctm" >&2
-	@echo "  $(BIN)/rechka listen --input $(RECORDING)   watch the words come while the recording plays" >&2
-	@echo "  $(BIN)/rechka models list                      other models; t-one is the one for production" >&2
-	@echo "  make test" >&2
+	@echo "  $(BIN)/rechka transcribe YOUR_FILES            wav, mp3, flac, ogg, opus; folders too" >&2
+	@echo "  $(BIN)/rechka transcribe FILE --format srt     subtitles; also txt, json, vtt, tsv, ctm" >&2
+	@echo "  $(BIN)/rechka listen --input $(RECORDING)   watch the words come as the recording plays" >&2
+	@echo "  $(BIN)/rechka models pull t-one                the model for real work, 144 MB" >&2
+	@echo "  make test                                    the test suite" >&2
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -92,7 +92,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(PINS) | $(BIN)/python
-	@echo "Installing rechka and what it needs (once)" >&2
+	@echo "Installing rechka and what it needs (once; a minute or two)" >&2
 	@$(PIP) --editable .
 	@touch $@
 
