@@ -34,6 +34,8 @@ class DecoderOptions:
         alpha: weight of the language model's natural-log probability.
         beta: bonus per word.
         unk_logp: added (natural log) for a word outside the word list.
+        recombine: drop a hypothesis when a likelier one differs only in words that the language model looks at no more.
+            Leaves room for others and makes beginnings stable sooner; n-best lists then differ in their last words.
         hotwords: word or phrase -> boost, in natural-log units for the whole entry.
     """
 
@@ -44,4 +46,5 @@ class DecoderOptions:
     alpha: float = 0.4
     beta: float = 0.9
     unk_logp: float = -10.0
+    recombine: bool = True
     hotwords: dict[str, float] = field(default_factory=dict)

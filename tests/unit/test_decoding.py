@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rechka.decoding import CtcBeam, CtcGreedy, build_decoder
+from rechka.decoding import CtcBeam, CtcGreedy, arena, build_decoder
 from rechka.decoding.beam import PrefixBeam
 from rechka.decoding.lm import NgramLm
 from rechka.decoding.ngram_file import pack_ngrams
@@ -115,6 +115,22 @@ def test_a_space_alone_does_not_make_a_hypothesis_twice() -> None:
     assert isinstance(beam, PrefixBeam)
     texts = [TOKENS.text(h.tokens) for h in decoder.nbest(beam, 100)]
     assert len(texts) == len(set(texts))
+
+
+def test_memory_of_a_long_phrase_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena, "_COMPACT", 2000)
+    decoder = CtcBeam(TOKENS, DecoderOptions(beam_width=8, token_min_logp=-8.0), lm=lm())
+    rng = np.random.default_rng(0)
+    beam, sizes, contexts = decoder.begin(), [], []
+    for at in range(0, 1500, 50):
+        piece = np.log(rng.dirichlet(np.full(4, 0.5), 50)).astype(np.float32)
+        [beam] = decoder.advance([beam], [LogProbs(piece, at)])
+        sizes.append(beam.arena.size)
+        contexts.append(len(beam.arena.contexts))
+    assert max(sizes) < 2000 + 50 * 16
+    assert min(sizes[10:]) < 1200  # it did forget
+    assert max(contexts) < 100
+    assert len(decoder.best(beam).tokens) > 400
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,18 @@ class Arena:
         self.lock = threading.Lock()
         self.trie = trie
         self.contexts = contexts
+        self._places = {state: i for i, state in enumerate(contexts)}
         self.size = 0
         self._ints = np.empty((4, 256), np.int64)  # previous record, token, frame, hash
         self._logps = np.empty(256, np.float64)
+
+    def context(self, state: Any) -> int:
+        """Index of a language-model state, the same for equal states."""
+        index = self._places.get(state)
+        if index is None:
+            index = self._places[state] = len(self.contexts)
+            self.contexts.append(state)
+        return index
 
     def push(self, records: Ints, logps: Floats) -> int:
         """Add records, (4, k) and (k,); returns the index of the first."""

@@ -209,8 +209,7 @@ class CtcBeam:
         logp, after = lm.score(arena.contexts[ints[CONTEXT, column]], word)
         options = self.options
         floats[WORD, column] = options.alpha * logp + options.beta + (0.0 if listed else options.unk_logp)
-        ints[AFTER, column] = len(arena.contexts)
-        arena.contexts.append(after)
+        ints[AFTER, column] = arena.context(after)
 
     def _ending(self, beam: PrefixBeam, column: int, spaced: bool) -> float:
         """The language model's part for the begun word and the sentence's end."""

@@ -126,6 +126,11 @@ class LetterTrie:
         """True if there are word lists."""
         return bool(self._lexicons)
 
+    def spelled(self, states: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for states that tell the letters of the begun word."""
+        told: NDArray[np.bool_] = (states == 0) | (states > _UNLISTED)
+        return told
+
     def step(self, state: int, token: int) -> int:
         """The state after ``token``, made if need be."""
         with self._lock:

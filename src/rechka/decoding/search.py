@@ -103,11 +103,35 @@ class Search:
             self._born(floats[:, kept:], born, tokens, probs, grown)
             born[RECORD] = np.arange(begin, begin + num)
             born[FRAME] = frame
+        if decoder.options.recombine and num and (tokens == decoder.space).any():
+            floats, ints = self._recombined(floats, ints)
         hashes, wanted = ints[HASH], ints[PARENT]
         order = hashes.argsort()
         at = order.take(hashes.searchsorted(wanted, sorter=order), mode="clip")
         children = (hashes[at] == wanted).nonzero()[0]
         self.beam = PrefixBeam(beam.arena, floats, ints, at[children], children)
+
+    def _recombined(self, floats: Floats, ints: Ints) -> tuple[Floats, Ints]:
+        """Without hypotheses that lost: another one's future is the same, and it is likelier, ended in blank or not.
+
+        The future is told by the last token, the begun word, and the states of language model and hotwords.
+        """
+        trie, hotwords = self.beam.arena.trie, self.decoder.hotwords
+        spelled = trie.spelled(ints[TRIE])
+        key = (ints[CONTEXT] * len(trie) + ints[TRIE]) * len(self.decoder.tokens) + ints[LAST]
+        if hotwords is not None:
+            key = key * len(hotwords.credit) + ints[HOT]
+        order = np.lexsort((-(floats[TOT] + floats[LM]), key))
+        ordered = key[order]
+        first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+        rival = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
+        lead = floats[LM, rival] - floats[LM, order]
+        lost = (floats[PB, rival] + lead >= floats[PB, order]) & (floats[PNB, rival] + lead >= floats[PNB, order])
+        lost &= ~first & spelled[order]
+        if not lost.any():
+            return floats, ints
+        kept = np.sort(order[~lost])
+        return floats.take(kept, axis=1), ints.take(kept, axis=1)
 
     def _select(self, row: Floats, stay: Floats) -> tuple[Ints, Ints, Ints]:
         """Survivors of a frame: indexes of those that stay, and source and token of those that are one token longer."""
