@@ -11,6 +11,7 @@ import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,51 @@ def test_half_an_m4a_has_no_index() -> None:
     with pytest.raises(BrokenAudio, match="mp4") as caught:
         read(data[: len(data) // 2])
     assert "index" in caught.value.remedy
+
+
+def test_eight_channels_do_not_crash_pyav() -> None:
+    """PyAV's ``to_ndarray`` reads beyond the planes of a 7.1 frame, and the process dies."""
+    pytest.importorskip("av")
+    opened = open_source(DATA / "eight.m4a", channels="split")
+    assert opened.channels == 8
+    chunks = list(opened)
+    assert sum(len(chunk[0].samples) for chunk in chunks) >= 0.4 * 16000
+    loudest = [max(np.abs(chunk[channel].samples).max() for chunk in chunks) for channel in range(8)]
+    assert np.argmax(loudest) == 2  # the centre
+    assert loudest[2] > 0.1
+
+
+class Frame:
+    """As much of a PyAV frame as the decoder looks at."""
+
+    samples = 4
+
+    def __init__(self, form: str, channels: int, planes: list[bytes]) -> None:
+        self.format = SimpleNamespace(name=form, is_planar=form.endswith("p"))
+        self.layout = SimpleNamespace(nb_channels=channels)
+        self.planes = planes
+
+
+def test_sample_formats_of_pyav() -> None:
+    from rechka.audio.decode_av import _to_array
+
+    halves = {
+        "u8": (np.uint8, 192),
+        "s16": (np.int16, 1 << 14),
+        "s32": (np.int32, 1 << 30),
+        "s64": (np.int64, 1 << 62),
+        "flt": (np.float32, 0.5),
+        "dbl": (np.float64, 0.5),
+    }
+    for form, (dtype, half) in halves.items():
+        plane = np.full(4, half, dtype).tobytes()
+        stray = b"beyond the last plane"
+        assert np.array_equal(_to_array(Frame(form + "p", 2, [plane, plane, stray])), np.full((4, 2), 0.5))
+        assert np.array_equal(_to_array(Frame(form, 2, [plane + plane])), np.full((4, 2), 0.5))
+    with pytest.raises(ValueError, match="31 channels"):
+        _to_array(Frame("fltp", 31, []))
+    with pytest.raises(ValueError, match="buffer"):
+        _to_array(Frame("fltp", 1, [b"short"]))
 
 
 def test_damage_in_the_middle_of_aac_costs_little() -> None:

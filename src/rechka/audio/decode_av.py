@@ -8,12 +8,13 @@ opens network sockets, and an uploaded ffconcat script reads other files.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from rechka.audio.chunker import regroup
-from rechka.audio.decode import block_frames, broken, checked_channels, sane
+from rechka.audio.decode import block_frames, broken, sane
 from rechka.audio.inputs import Feed
 from rechka.errors import BrokenAudio, EmptyAudio, MissingExtra
 from rechka.types import F32
@@ -40,7 +41,17 @@ MAX_BAD_PACKETS = 50
 """Packets in a row that may fail before the rest is given up."""
 _SHORT_S = 0.5
 """A recording that ends this much before the length of its track was cut."""
-_SCALES = {"u1": 2.0**7, "i2": 2.0**15, "i4": 2.0**31, "i8": 2.0**63}
+MAX_PLANES = 8
+"""Most channels of a frame that PyAV gives access to safely; 7.1 has them."""
+_FORMATS: dict[str, tuple[type[np.generic], float | None]] = {
+    "u8": (np.uint8, 2.0**7),
+    "s16": (np.int16, 2.0**15),
+    "s32": (np.int32, 2.0**31),
+    "s64": (np.int64, 2.0**63),
+    "flt": (np.float32, None),
+    "dbl": (np.float64, None),
+}
+"""FFmpeg's sample formats: type, and the value of full scale for integers."""
 
 
 def is_installed() -> bool:
@@ -109,8 +120,7 @@ class AvDecoder:
             first = next(self._frames)
         except StopIteration:
             raise self._broken(self._failure) from self._failure
-        self.sample_rate = int(first.sample_rate)
-        self.channels = checked_channels(int(first.layout.nb_channels), self._name)
+        self.sample_rate, self.channels = first[0], first[1].shape[1]
         self.frames = None if self._claim_s is None else round(self._claim_s * self.sample_rate)
         self._first = first
 
@@ -125,22 +135,19 @@ class AvDecoder:
 
     def _samples(self) -> Iterator[F32]:
         count = 0
-        frame: Any = self._first
-        while frame is not None:
-            if frame.sample_rate != self.sample_rate:  # cannot go on the same time axis
+        for rate, frame in chain([self._first], self._frames):
+            if rate != self.sample_rate:  # cannot go on the same time axis
                 self.truncated = True
                 break
-            samples = _fit_channels(_to_array(frame), self.channels)
-            count += len(samples)
-            yield sane(samples)
-            frame = next(self._frames, None)
+            count += len(frame)
+            yield sane(_fit_channels(frame, self.channels))
         if self._failure is not None:
             self.truncated = True
         if self._claim_s is not None and count / self.sample_rate < self._claim_s - _SHORT_S:
             self.truncated = True
 
-    def _decode(self) -> Iterator[Any]:
-        """Frames; ``self._failure`` is the error that ended them, None if nothing failed at the end."""
+    def _decode(self) -> Iterator[tuple[int, F32]]:
+        """Sample rate and samples of each frame; ``self._failure`` is the error of the end, None if it was clean."""
         packets = iter(self._container.demux(self._track))
         bad = 0
         while bad < MAX_BAD_PACKETS:
@@ -152,7 +159,7 @@ class AvDecoder:
                 self._failure = error
                 break
             try:
-                frames = packet.decode()
+                frames = [(int(frame.sample_rate), _to_array(frame)) for frame in packet.decode()]
             except Exception as error:  # noqa: BLE001 - as above
                 bad += 1
                 self._failure = error
@@ -183,13 +190,28 @@ class AvDecoder:
 
 
 def _to_array(frame: Any) -> F32:
-    """(n, channels) samples of a frame of any sample format."""
-    array = frame.to_ndarray()
-    array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
-    scale = _SCALES.get(array.dtype.str[1:])
+    """(n, channels) samples of a frame.
+
+    PyAV's own ``to_ndarray`` and ``planes`` look for a null pointer behind the last plane, which is not there for 8
+    channels and more: stray memory is read, and the process may crash. So only as many are touched as there are
+    channels.
+
+    Raises:
+        ValueError: more than 8 channels, or a sample format that is no PCM.
+    """
+    channels = frame.layout.nb_channels
+    kind = frame.format.name.removesuffix("p")
+    if channels > MAX_PLANES or kind not in _FORMATS:
+        raise ValueError(f"frame of {channels} channels, {frame.format.name}")
+    dtype, scale = _FORMATS[kind]
+    if frame.format.is_planar:
+        planes = frame.planes[:channels]
+        array = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes], axis=1)
+    else:
+        array = np.frombuffer(frame.planes[0], dtype, frame.samples * channels).reshape(-1, channels)
     if scale is None:
-        return np.asarray(array, dtype=np.float32)
-    middle = scale if array.dtype == np.uint8 else 0.0
+        return np.array(array, dtype=np.float32)  # a copy: the frame's memory is used again
+    middle = scale if kind == "u8" else 0.0
     out: F32 = ((array.astype(np.float64) - middle) / scale).astype(np.float32)
     return out
 
