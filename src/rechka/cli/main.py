@@ -55,12 +55,9 @@ def main(args: Sequence[str]) -> int:
     """
     _tolerant_output()
     try:
-        command = typer.main.get_command(build(args))
-        with command.make_context("rechka", list(args)) as context:
-            command.invoke(context)
+        code = _invoke(args)
         sys.stdout.flush()
-    except typer.Exit as exit_:
-        return exit_.exit_code
+        return code
     except (KeyboardInterrupt, typer.Abort):
         say("")
         return INTERRUPTED_EXIT
@@ -70,6 +67,15 @@ def main(args: Sequence[str]) -> int:
         return BROKEN_PIPE_EXIT
     except Exception as error:  # noqa: BLE001 - the last handler: nothing may reach the user as a traceback
         return _report(error)
+
+
+def _invoke(args: Sequence[str]) -> int:
+    command = typer.main.get_command(build(args))
+    try:
+        with command.make_context("rechka", list(args)) as context:
+            command.invoke(context)
+    except typer.Exit as exit_:
+        return exit_.exit_code
     return 0
 
 
