@@ -55,7 +55,8 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "examples").mkdir()
     for name in ("call.wav", "meeting.wav", "calls/a.wav", "calls/monday/a.wav", "examples/prompt.wav"):
         soundfile.write(tmp_path / name, np.stack([audio, audio], axis=1), 8000)
-    soundfile.write(tmp_path / "leg.ulaw", audio, 8000, format="RAW", subtype="ULAW")
+    for name, subtype in (("leg.ulaw", "ULAW"), ("leg.raw", "ALAW")):
+        soundfile.write(tmp_path / name, audio, 8000, format="RAW", subtype=subtype)
 
     def load_toy(model=None, **options):
         return load(model or "toy", **{"decoder": DecoderOptions(), **options})  # not its card's: hotwords need a beam
@@ -71,7 +72,7 @@ def desk(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("texts", blocks("python"))
 def test_python_blocks_run(desk, texts):
-    names = {"__name__": "page"}
+    names = {"__name__": "page", "data": b"\0\1" * 4000}  # the bytes that pages call data
     for text in texts:
         exec(compile(text, "block", "exec"), names)
 
