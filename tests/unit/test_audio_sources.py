@@ -22,7 +22,7 @@ from rechka.types import AudioChunk
 DATA = Path(__file__).parent.parent / "data" / "audio"
 SPEECH, RATE = soundfile.read(DATA / "speech.wav", dtype="float32")
 LOSSLESS = ["speech.wav", "speech.flac", "speech.aiff", "speech.au"]
-PLAIN = [*LOSSLESS, "alaw.wav", "mulaw.wav", "speech.mp3", "speech.ogg", "speech.opus"]
+PLAIN = [*LOSSLESS, "alaw.wav", "mulaw.wav", "gsm.wav", "speech.mp3", "speech.ogg", "speech.opus"]
 WITH_AV = [
     "speech.m4a",
     "faststart.m4a",
@@ -31,7 +31,7 @@ WITH_AV = [
     "speech.mkv",
     "speech.wma",
     "video.mp4",
-    "gsm.wav",
+    "g722.wav",
 ]
 
 

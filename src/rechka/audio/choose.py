@@ -56,7 +56,7 @@ class _Part:
     cut: bool = False
 
     def decoder(self) -> decode.Decoder:
-        """soundfile's where it can, else PyAV's; that also for odd codecs in soundfile's containers."""
+        """soundfile's where it can, else PyAV's; that also for odd codecs in some of soundfile's containers."""
         feed = self.given.open(self.start, end=self.end, prefix=self.prefix)
         try:
             if self.kind not in container.SOUNDFILE_KINDS:
@@ -66,20 +66,34 @@ class _Part:
             except BrokenAudio as error:
                 if feed.error is not None:
                     raise
-                return self._second_try(feed, error)
+                other = self._other_codec(feed)
+                if other is None:
+                    raise
+                feed = other  # so that it is closed if something fails
+                if not decode_av.is_installed():
+                    remedy = f'{error.remedy}; some codecs need: pip install "rechka[av]"'
+                    raise BrokenAudio(error.message, remedy=remedy) from error
+                try:
+                    return decode_av.AvDecoder(other, self.kind, self.given.name)
+                except AudioError:
+                    raise error from None  # soundfile knows its formats best
         except BaseException:
             feed.close()
             raise
 
-    def _second_try(self, feed: Feed, error: BrokenAudio) -> decode.Decoder:
-        if not decode_av.is_installed():
-            remedy = f'{error.remedy}; some codecs need: pip install "rechka[av]"'
-            raise BrokenAudio(error.message, remedy=remedy) from error
+    def _other_codec(self, feed: Feed) -> Feed | None:
+        """The bytes as PyAV may see them, in containers that may hold codecs unknown to soundfile: GSM or Speex."""
         feed.seek(0)
-        try:
-            return decode_av.AvDecoder(feed, self.kind, self.given.name)
-        except AudioError:
-            raise error from None  # soundfile knows its formats best
+        if self.kind == "wav":
+            header = wav.plain_header(feed.read(container.HEAD))
+            if header is None:
+                return None
+            plain, start = header
+            feed.close()
+            return self.given.open(self.start + start, prefix=plain)
+        if self.kind in ("ogg", "caf"):
+            return feed
+        return None
 
 
 def _parts(given: Input, found: container.Found, head: bytes) -> list[_Part]:

@@ -25,13 +25,8 @@ DEMUXERS = {
     "asf": "asf",
     "aac": "aac",
     "amr": "amr",
-    "mp3": "mp3",
     "wav": "wav",
-    "w64": "w64",
-    "flac": "flac",
     "ogg": "ogg",
-    "aiff": "aiff",
-    "au": "au",
     "caf": "caf",
 }
 """FFmpeg's demuxers that may open a container of each kind."""

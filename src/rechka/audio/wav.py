@@ -57,21 +57,40 @@ class WavFormat:
 
 
 def parse_wav(head: bytes) -> WavFormat | None:
-    """The format of a little-endian wav file whose data begins within ``head``; None for anything else."""
+    """The format of a little-endian wav file of PCM whose data begins within ``head``; None for anything else."""
+    found = _find_chunks(head)
+    fmt = None if found is None else _parse_fmt(found[0])
+    if found is None or fmt is None:
+        return None
+    _, start, size = found
+    return WavFormat(*fmt, data_start=start, data_bytes=None if is_placeholder(size) else size)
+
+
+def plain_header(head: bytes) -> tuple[bytes, int] | None:
+    """The shortest header for the same data, and where the data begins; None if it is not within ``head``.
+
+    FFmpeg believes the length of every other chunk: a few bytes can make it ask for gigabytes.
+    """
+    found = _find_chunks(head)
+    if found is None:
+        return None
+    fmt, start, size = found
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size)
+    return b"RIFF" + struct.pack("<I", min(len(body) + size, 0xFFFFFFFF)) + body, start
+
+
+def _find_chunks(head: bytes) -> tuple[bytes, int, int] | None:
+    """The ``fmt`` chunk (at most its first 64 bytes), and where the data begins and how long it claims to be."""
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return None
-    fmt: tuple[str, int, int] | None = None
+    fmt: bytes | None = None
     at = 12
     while at + 8 <= len(head):
         name, size = head[at : at + 4], struct.unpack_from("<I", head, at + 4)[0]
         if name == b"data":
-            if fmt is None:
-                return None
-            return WavFormat(*fmt, data_start=at + 8, data_bytes=None if is_placeholder(size) else size)
+            return None if fmt is None else (fmt, at + 8, size)
         if name == b"fmt ":
-            fmt = _parse_fmt(head[at + 8 : at + 8 + min(size, 40)])
-            if fmt is None:
-                return None
+            fmt = head[at + 8 : at + 8 + min(size, 64)]
         at += 8 + size + size % 2
     return None
 

@@ -31,3 +31,4 @@ run -f lavfi -i color=c=black:s=16x16:r=5:d=1.2 -c:v mpeg4 silent.mp4
 run -i "$work/wide.wav" -f lavfi -i sine=frequency=440:sample_rate=16000:duration=1.2 \
   -filter_complex "[0][1]amerge" -ar 8000 -c:a flac stereo.flac
 run -i "$work/wide.wav" -t 0.4 -ac 8 -c:a aac -b:a 64k eight.m4a
+run -i "$work/wide.wav" -c:a g722 g722.wav
