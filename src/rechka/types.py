@@ -130,12 +130,14 @@ class Hypothesis:
         frames: for each token the frame (absolute index) where it is loudest.
         logprobs: for each token its log-probability there, <= 0; language model not included.
         score: total score of the search; greedy: sum over frames of the best log-probability.
+        posteriors: for each token how sure the search is of the word it belongs to, in [0, 1]; empty if it cannot tell.
     """
 
     tokens: tuple[int, ...]
     frames: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: float
+    posteriors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

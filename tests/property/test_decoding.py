@@ -128,6 +128,7 @@ def test_any_chunking_gives_the_same_to_the_last_bit(data: st.DataObject, kind: 
         decoder.best(beam)  # a look at the beam changes nothing
         at += size
     assert decoder.nbest(beam, 20) == decoder.nbest(whole, 20)
+    assert decoder.best(beam) == decoder.best(whole)
     assert decoder.stable(beam) == decoder.stable(whole)
 
 
@@ -186,6 +187,7 @@ def test_forgetting_what_no_hypothesis_needs_changes_nothing(kind: str, seed: in
         for at in range(0, 60, 5):
             [beam] = decoder.advance([beam], [LogProbs(values[at : at + 5], at)])
     assert decoder.nbest(beam, 20) == decoder.nbest(whole, 20)
+    assert decoder.best(beam) == decoder.best(whole)
 
 
 @settings(deadline=None, max_examples=40)
@@ -202,3 +204,39 @@ def test_tokens_have_frames_in_order(kind: str, seed: int, num_frames: int, shar
         text = LETTERS.text(hypothesis.tokens)
         assert text == text.strip()
         assert kind == "greedy" or "  " not in text
+
+
+@settings(deadline=None, max_examples=30)
+@given(NAMES, st.integers(0, 10**6), st.floats(0.5, 6.0))
+def test_posteriors_belong_to_words(kind: str, seed: int, sharp: float) -> None:
+    decoder = decoders(beam_width=12)[kind]
+    [beam] = decoder.advance([decoder.begin()], [LogProbs(noise(seed, 50, LETTERS, sharp))])
+    best = decoder.best(beam)
+    first = decoder.nbest(beam, 1)[0]
+    assert replace(best, posteriors=()) == first
+    if kind == "greedy" or not best.tokens:
+        assert best.posteriors == ()
+        return
+    assert len(best.posteriors) == len(best.tokens)
+    assert all(0.0 < p <= 1.0 for p in best.posteriors)
+    for (a, p), (b, q) in itertools.pairwise(zip(best.tokens, best.posteriors, strict=True)):
+        assert p == q or LETTERS.space in (a, b)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6))
+def test_posteriors_are_near_those_of_all_texts(seed: int) -> None:
+    """Two words, the first one heard badly: its posterior is its share of all that could have been said there."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0.6, 0.95)
+    probs = np.full((9, 10), 1e-6)
+    for frame, letter in enumerate("азз ггдде"):
+        probs[frame, LETTERS.symbols.index(letter)] = 1.0
+    probs[1:3, LETTERS.symbols.index("з")], probs[1:3, LETTERS.symbols.index("в")] = share, 1 - share
+    decoder = CtcBeam(LETTERS, DecoderOptions(beam_width=20, alpha=0.0, beta=0.0), lm=None)
+    [beam] = decoder.advance([decoder.begin()], [LogProbs(np.log(probs).astype(np.float32))])
+    best = decoder.best(beam)
+    assert LETTERS.text(best.tokens) == "аз где"
+    right = share**2  # the runs "зз" against "вв", "зв" and "вз", each another word
+    assert best.posteriors[0] == pytest.approx(right, abs=0.02)
+    assert best.posteriors[-1] > 0.99

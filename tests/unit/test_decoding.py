@@ -119,7 +119,7 @@ def test_a_space_alone_does_not_make_a_hypothesis_twice() -> None:
 
 def test_memory_of_a_long_phrase_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arena, "_COMPACT", 2000)
-    decoder = CtcBeam(TOKENS, DecoderOptions(beam_width=8, token_min_logp=-8.0), lm=lm())
+    decoder = CtcBeam(TOKENS, DecoderOptions(beam_width=30, token_min_logp=-8.0), lm=lm())
     rng = np.random.default_rng(0)
     beam, sizes, contexts = decoder.begin(), [], []
     for at in range(0, 1500, 50):
@@ -127,8 +127,7 @@ def test_memory_of_a_long_phrase_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         [beam] = decoder.advance([beam], [LogProbs(piece, at)])
         sizes.append(beam.arena.size)
         contexts.append(len(beam.arena.contexts))
-    assert max(sizes) < 2000 + 50 * 16
-    assert min(sizes[10:]) < 1200  # it did forget
+    assert max(sizes) < 10_000  # without forgetting 17 000, all the same hypotheses
     assert max(contexts) < 100
     assert len(decoder.best(beam).tokens) > 400
 

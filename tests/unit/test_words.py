@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,12 @@ def test_times_and_confidence() -> None:
         (pytest.approx(0.27), pytest.approx(0.30)),
     ]
     assert [word.confidence for word in words] == [pytest.approx(0.6), pytest.approx(1.0)]
+
+
+def test_confidence_with_a_posterior() -> None:
+    heard = replace(hypothesis("аб а", [3, 5, 6, 9], [0.9, 0.4, 0.1, 1.0]), posteriors=(0.5, 0.5, 1.0, 0.25))
+    words = to_words(heard, TOKENS, TIMELINE, end=10.0)
+    assert [word.confidence for word in words] == [pytest.approx(0.5 * math.sqrt(0.6)), pytest.approx(0.25)]
 
 
 def test_nothing_and_spaces() -> None:

@@ -8,8 +8,10 @@ each of which holds one finished token and points to the one before.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from rechka.decoding.lexicon import LetterTrie
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Rivals: TypeAlias = tuple[tuple[int, int, float], ...]
+"""Hash of the hypothesis that won, last record of the one that lost, and its log-odds then."""
 
 # Rows of the float array, natural logarithms.
 PB = 0  # probability of all alignments that end in blank
@@ -46,6 +50,7 @@ ROOT = np.int64(0x5851F42D4C957F2D)
 _MULTIPLIER = np.int64(6364136223846793005)  # Knuth's MMIX generator
 _ADDEND = np.int64(1442695040888963407)
 _COMPACT = 1 << 15
+_RIVALS = 4
 
 
 def extend_hash(parent: Ints, token: Ints) -> Ints:
@@ -68,6 +73,7 @@ class Arena:
         self.contexts = contexts
         self._places = {state: i for i, state in enumerate(contexts)}
         self.size = 0
+        self._limit = _COMPACT
         self._ints = np.empty((4, 256), np.int64)  # previous record, token, frame, hash
         self._logps = np.empty(256, np.float64)
 
@@ -91,16 +97,27 @@ class Arena:
         self.size = end
         return begin
 
-    def chain(self, record: int) -> list[tuple[int, int, float]]:
-        """Token, frame and log-probability of all tokens up to a record, the root's own left out."""
+    def chain(self, record: int) -> list[tuple[int, int, float, int]]:
+        """Token, frame, log-probability and hash of all tokens up to a record, the root's own left out."""
         found = []
         ints, logps = self._ints, self._logps
         while record >= 0:
-            previous = int(ints[RECORD, record])
+            previous, token, frame, name = ints[:, record].tolist()
             if previous >= 0:
-                found.append((int(ints[LAST, record]), int(ints[FRAME, record]), float(logps[record])))
+                found.append((token, frame, float(logps[record]), name))
             record = previous
         return found[::-1]
+
+    def until(self, record: int, known: Mapping[int, int]) -> tuple[int | None, list[tuple[int, int]]]:
+        """What is known of the last sequence with a known hash on the way to a record, and tokens and frames since."""
+        found: list[tuple[int, int]] = []
+        while record >= 0:
+            previous, token, frame, name = self._ints[:, record].tolist()
+            if name in known:
+                return known[name], found[::-1]
+            found.append((token, frame))
+            record = previous
+        return None, []
 
     def letters(self, record: int, stop: int) -> list[int]:
         """Tokens up to a record since the last ``stop`` token or the root."""
@@ -128,15 +145,15 @@ class Arena:
             hashes[deeper] = self._ints[HASH, at]
             record[deeper] = self._ints[RECORD, at]
 
-    def compact(self, ints: Ints) -> tuple[Arena, Ints]:
-        """An arena with only what the hypotheses in ``ints`` need, and they pointing into it; itself if small."""
-        if max(self.size, len(self.contexts)) < _COMPACT:
-            return self, ints
+    def compact(self, ints: Ints, rivals: Rivals) -> tuple[Arena, Ints, Rivals]:
+        """An arena with only what hypotheses and rivals need, and they pointing into it; itself if it has not grown."""
+        if max(self.size, len(self.contexts)) < self._limit:
+            return self, ints, rivals
         alive = np.zeros(self.size + 1, np.bool_)  # the last entry stands for -1
-        wave = np.unique(ints[RECORD])
-        while len(wave := wave[~alive[wave]]):
-            alive[wave] = True
-            wave = np.unique(self._ints[RECORD, wave[wave >= 0]])
+        self._mark(ints[RECORD], alive)
+        names = {*self._ints[HASH, : self.size][alive[:-1]].tolist(), *ints[HASH].tolist()}
+        rivals = notable([rival for rival in rivals if rival[0] in names])
+        self._mark(np.array([rival[1] for rival in rivals], np.int64), alive)
         kept = np.flatnonzero(alive[:-1])
         place = np.full(self.size + 1, -1, np.int64)
         place[kept] = np.arange(len(kept))
@@ -149,11 +166,28 @@ class Arena:
         block = self._ints[:, kept]
         block[RECORD] = place[block[RECORD]]
         arena.push(block, self._logps[kept])
+        arena._limit = max(_COMPACT, 2 * len(kept))
         ints = ints.copy()
         ints[RECORD] = place[ints[RECORD]]
         ints[CONTEXT] = seat[ints[CONTEXT]]
         ints[AFTER] = seat[ints[AFTER]]
-        return arena, ints
+        return arena, ints, tuple((name, int(place[record]), odds) for name, record, odds in rivals)
+
+    def _mark(self, records: Ints, alive: NDArray[np.bool_]) -> None:
+        """Set ``alive`` for records and all before them."""
+        wave = np.unique(records)
+        while len(wave := wave[~alive[wave]]):
+            alive[wave] = True
+            wave = np.unique(self._ints[RECORD, wave[wave >= 0]])
+
+
+def notable(rivals: Sequence[tuple[int, int, float]]) -> Rivals:
+    """The few likeliest rivals of each winner, in the order they came."""
+    by_winner: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
+    for rival in rivals:
+        by_winner[rival[0]].append(rival)
+    kept = {id(rival) for group in by_winner.values() for rival in sorted(group, key=lambda r: -r[2])[:_RIVALS]}
+    return tuple(rival for rival in rivals if id(rival) in kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,6 +199,7 @@ class PrefixBeam:
         floats: (NUM_FLOATS, B).
         ints: (NUM_INTS, B).
         parents, children: indexes of hypotheses of which one is the other without its last token.
+        rivals: hypotheses that were dropped because a likelier one had the same future.
     """
 
     arena: Arena
@@ -172,3 +207,4 @@ class PrefixBeam:
     ints: Ints
     parents: Ints
     children: Ints
+    rivals: Rivals = ()

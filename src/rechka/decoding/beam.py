@@ -8,6 +8,7 @@ with which it shares scores; ``docs/decoding.md`` lists the differences.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,11 +36,13 @@ from rechka.decoding.arena import (
     Floats,
     Ints,
     PrefixBeam,
+    notable,
 )
 from rechka.decoding.frames import checked
 from rechka.decoding.hotwords import compile_hotwords
 from rechka.decoding.lexicon import LetterTrie, Lexicon
 from rechka.decoding.lm import LanguageModel
+from rechka.decoding.posterior import Detour, token_posteriors
 from rechka.decoding.search import Search
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import DecoderOptions
@@ -53,6 +56,8 @@ not by a lead that is lost at once."""
 _OUTLOOK = 0.5
 """Part of a word's own log-probability that is expected while it is being spelled. Half of it lets a beam a third as
 wide find the same scores (150 k words, simulated confusions); all of it prunes what the words before make likely."""
+_RIVALS = 24
+"""Live hypotheses that are compared with the best one for its posteriors."""
 _MAX_TRIE = 1 << 16
 """Letter states kept between phrases; with 35 tokens about 300 bytes each."""
 
@@ -149,15 +154,18 @@ class CtcBeam:
             return search.value()
 
     def best(self, beam: PrefixBeam, /) -> Hypothesis:
-        """The best hypothesis if the phrase ended here."""
-        return self.nbest(beam, 1)[0]
+        """The best hypothesis if the phrase ended here, with posteriors."""
+        with beam.arena.lock:
+            found = self._ranked(beam, _RIVALS)
+            return replace(self._hypothesis(beam, *found[0]), posteriors=self._posteriors(beam, found))
 
     def nbest(self, beam: PrefixBeam, n: int, /) -> list[Hypothesis]:
         """Up to ``n`` hypotheses, best first, if the phrase ended here: words and sentence are ended and scored."""
         with beam.arena.lock:
-            return self._nbest(beam, n)
+            return [self._hypothesis(beam, *item) for item in self._ranked(beam, n)]
 
-    def _nbest(self, beam: PrefixBeam, n: int) -> list[Hypothesis]:
+    def _ranked(self, beam: PrefixBeam, n: int) -> list[tuple[float, int]]:
+        """Score and column of the ``n`` best, best first."""
         floats, ints = beam.floats, beam.ints
         spaced = ints[LAST] == self.space  # the empty hypothesis too: no word has begun
         ends = np.where(spaced & (ints[DEPTH] > 0), ints[PARENT], ints[HASH])
@@ -179,7 +187,33 @@ class CtcBeam:
             exact = float(score[at]) + self._ending(beam, column, bool(spaced[column]))
             found.append((exact, column))
             found.sort(key=lambda item: -item[0])
-        return [self._hypothesis(beam, column, score) for score, column in found[:n]]
+        return found[:n]
+
+    def _posteriors(self, beam: PrefixBeam, ranked: list[tuple[float, int]]) -> tuple[float, ...]:
+        """Posteriors of the tokens of the first; the others and those that were dropped are its rivals."""
+        arena, ints = beam.arena, beam.ints
+        chain = self._chain(beam, ranked[0][1])
+        if not chain:
+            return ()
+        tokens = [(token, frame) for token, frame, _, _ in chain]
+        known = {name: place for place, (_, _, _, name) in enumerate(chain, 1)}
+        known[int(ROOT)] = 0
+        known.setdefault(int(ints[HASH, ranked[0][1]]), len(chain))  # with a space at the end
+        detours = []
+        for score, column in ranked[1:]:
+            name = int(ints[HASH, column])
+            begin, other = (known[name], []) if name in known else arena.until(int(ints[RECORD, column]), known)
+            if name not in known:
+                other.append((int(ints[LAST, column]), int(ints[FRAME, column])))
+            if begin is not None:
+                detours.append(Detour(begin, len(chain), other, score - ranked[0][0]))
+        for winner, record, log_odds in notable(beam.rivals):
+            end = known.get(winner)
+            if end is not None:
+                begin, other = arena.until(record, known)
+                if begin is not None and begin <= end:
+                    detours.append(Detour(begin, end, other, log_odds))
+        return token_posteriors(tokens, detours, self.space)
 
     def word_bound(self, beam: PrefixBeam) -> Floats:
         """(B,) what the language model can at most give for the begun word, exact where it was asked before."""
@@ -222,13 +256,17 @@ class CtcBeam:
         end = self.lm.end(contexts[beam.ints[AFTER, column]])
         return float(beam.floats[WORD, column]) + self.options.alpha * end
 
-    def _hypothesis(self, beam: PrefixBeam, column: int, score: float) -> Hypothesis:
-        floats, ints = beam.floats, beam.ints
-        chain = beam.arena.chain(int(ints[RECORD, column]))
-        last = int(ints[LAST, column])
-        if last != self.space and ints[DEPTH, column]:
-            chain.append((last, int(ints[FRAME, column]), float(floats[LOUD, column])))
-        tokens, frames, logps = zip(*chain, strict=True) if chain else ((), (), ())
+    def _chain(self, beam: PrefixBeam, column: int) -> list[tuple[int, int, float, int]]:
+        """Token, frame, log-probability and hash of all tokens, but for a space at the end."""
+        chain = beam.arena.chain(int(beam.ints[RECORD, column]))
+        last, frame, name = (int(beam.ints[row, column]) for row in (LAST, FRAME, HASH))
+        if last != self.space and beam.ints[DEPTH, column]:
+            chain.append((last, frame, float(beam.floats[LOUD, column]), name))
+        return chain
+
+    def _hypothesis(self, beam: PrefixBeam, score: float, column: int) -> Hypothesis:
+        chain = self._chain(beam, column)
+        tokens, frames, logps, _ = zip(*chain, strict=True) if chain else ((), (), (), ())
         return Hypothesis(tokens, frames, logps, score)
 
     def stable(self, beam: PrefixBeam, /) -> int:

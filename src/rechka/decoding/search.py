@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,19 +36,22 @@ if TYPE_CHECKING:
 
 _NONE: Ints = np.empty(0, np.int64)
 _IMPOSSIBLE = -1e300
+_NOTABLE = -6.0
+"""Natural log-odds below which a lost hypothesis does not count against the words of the winner."""
 
 
 class Search:
     """The beam of one phrase while it moves; its arrays are changed in place and are never those of the beam given."""
 
     def __init__(self, beam: PrefixBeam, decoder: CtcBeam) -> None:
-        arena, ints = beam.arena.compact(beam.ints)
+        arena, ints, self._rivals = beam.arena.compact(beam.ints, beam.rivals)
+        self._lost: list[tuple[int, int, float]] = []
         self.decoder = decoder
         self.beam = PrefixBeam(arena, beam.floats.copy(), ints.copy(), beam.parents, beam.children)
 
     def value(self) -> PrefixBeam:
         """The beam as it stands; the search ends here."""
-        return self.beam
+        return replace(self.beam, rivals=(*self._rivals, *self._lost))
 
     def rest(self, blank: float) -> None:
         """A frame in which only blank is tried: hypotheses and their order stay."""
@@ -130,8 +134,18 @@ class Search:
         lost &= ~first & spelled[order]
         if not lost.any():
             return floats, ints
+        self._remember(floats, ints, rival[lost], order[lost])
         kept = np.sort(order[~lost])
         return floats.take(kept, axis=1), ints.take(kept, axis=1)
+
+    def _remember(self, floats: Floats, ints: Ints, winners: Ints, losers: Ints) -> None:
+        """Keep what the losers were worth, for the confidence of the winners' words."""
+        odds = floats[TOT, losers] + floats[LM, losers] - floats[TOT, winners] - floats[LM, winners]
+        notable = odds > _NOTABLE
+        winners, losers = winners[notable], losers[notable]
+        begin = self.beam.arena.push(ints[:4].take(losers, axis=1), floats[LOUD].take(losers))
+        records = range(begin, begin + len(losers))
+        self._lost += zip(ints[HASH, winners].tolist(), records, odds[notable].tolist(), strict=True)
 
     def _select(self, row: Floats, stay: Floats) -> tuple[Ints, Ints, Ints]:
         """Survivors of a frame: indexes of those that stay, and source and token of those that are one token longer."""

@@ -13,6 +13,8 @@ from rechka.errors import DataError
 
 _EDGE = 1e-4
 """Raw confidences are kept this far from 0 and 1, where the log-odds end."""
+_RIDGE = 1e-3
+"""Weight of the pull towards slope 1 and offset 0, in words."""
 
 
 def calibrated(raw: float, calibration: tuple[float, float]) -> float:
@@ -39,13 +41,19 @@ def fit(confidences: Sequence[float], correct: Sequence[bool], *, steps: int = 5
     target = np.append(right, [0.0, 1.0])
     inputs = np.stack([odds, np.ones_like(odds)], axis=1)
     weights = np.array([1.0, 0.0])
-    ridge = np.diag([1e-3, 1e-6])
+
+    def loss(at: NDArray[np.float64]) -> float:
+        scores = inputs @ at
+        return float((np.logaddexp(0.0, scores) - target * scores).sum() + _RIDGE * ((at - [1.0, 0.0]) ** 2).sum() / 2)
+
     for _ in range(steps):
         chance = 1 / (1 + np.exp(-np.clip(inputs @ weights, -30, 30)))
-        gradient = inputs.T @ (chance - target) + ridge @ (weights - [1.0, 0.0])
-        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + ridge
+        gradient = inputs.T @ (chance - target) + _RIDGE * (weights - [1.0, 0.0])
+        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + _RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
-        weights -= step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        weights = weights - step
         if np.abs(step).max() < 1e-9:
             break
     return float(weights[0]), float(weights[1])

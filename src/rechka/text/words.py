@@ -32,7 +32,7 @@ def to_words(
         timeline: frames to seconds.
         end: where the audio ends, seconds.
         calibration: slope and offset from ``confidence.fit``, usually from the model's card; without them the
-            confidence is the raw one: the geometric mean of the letters' probabilities.
+            confidence is the raw one, see ``word_confidence``.
     """
     groups: list[list[int]] = [[]]
     for index, token in enumerate(hypothesis.tokens):
@@ -50,15 +50,27 @@ def to_words(
     )
     words = []
     for group, (start, stop) in zip(groups, times, strict=True):
-        raw = word_confidence([hypothesis.logprobs[index] for index in group])
+        posterior = hypothesis.posteriors[group[0]] if hypothesis.posteriors else None
+        raw = word_confidence([hypothesis.logprobs[index] for index in group], posterior)
         confidence = raw if calibration is None else calibrated(raw, calibration)
         words.append(Word(tokens.text(hypothesis.tokens[index] for index in group), start, stop, confidence))
     return tuple(words)
 
 
-def word_confidence(logprobs: Sequence[float]) -> float:
-    """Raw confidence in [0, 1] of a word with these natural-log probabilities of its letters: their geometric mean."""
-    return min(1.0, math.exp(math.fsum(logprobs) / len(logprobs))) if logprobs else 0.0
+def word_confidence(logprobs: Sequence[float], posterior: float | None = None) -> float:
+    """Raw confidence of a word, in [0, 1].
+
+    The geometric mean of its letters' probabilities; where the search has rivals to compare with, its posterior times
+    the root of that mean, which told right words from wrong ones best among such products.
+
+    Args:
+        logprobs: natural-log probabilities of the letters.
+        posterior: the search's posterior of the word, None if it has none.
+    """
+    if not logprobs:
+        return 0.0
+    mean = min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
+    return mean if posterior is None else posterior * math.sqrt(mean)
 
 
 def _apart(times: list[tuple[float, float]], limit: float) -> list[tuple[float, float]]:
