@@ -1,13 +1,13 @@
 """Beam search side by side with pyctcdecode: CPU time as ratios, and the scores of what both find.
 
     pip install "numpy<2" pyctcdecode kenlm && pip install -e .    # in an environment of its own
-    python benchmarks/beam_search.py [--lm FILE.arpa] [--phrases 12] [--width 200]
+    python benchmarks/beam_search.py [--lm FILE.arpa] [--phrases 12] [--width 200] [--wrong 0.1]
 
 Log-probs are synthetic: random words of the language model, one to two frames a letter, nought to two blanks between,
 33 frames a second, phrases of five seconds. The winner of a frame has a probability drawn from the level's range, the
-others share the rest by a Dirichlet(1) draw; one letter in ten is replaced by a wrong one. Both decoders work phrase
-by phrase in turns, so that a disturbance of the machine hits both; times are CPU seconds of this process, which runs
-one thread.
+others share the rest by a Dirichlet(1) draw; one letter in ten (``--wrong``) is replaced by a wrong one. Both decoders
+work phrase by phrase in turns, so that a disturbance of the machine hits both; times are CPU seconds of this process,
+which runs one thread.
 
 The score of a text is computed apart from both decoders: the exact CTC probability of its letters (all alignments),
 plus the language model's part as pyctcdecode defines it. Without the packages above, only our side is timed.
@@ -38,14 +38,14 @@ ALPHA, BETA, UNK = 0.4, 0.9, -10.0
 FRAMES = 166
 
 
-def synthetic(words: list[str], level: tuple[float, float], seed: int) -> np.ndarray:
+def synthetic(words: list[str], level: tuple[float, float], seed: int, wrong: float = 0.1) -> np.ndarray:
     """(FRAMES, V) float32 natural-log probabilities of one phrase."""
     rng = np.random.default_rng(seed)
     ids: list[int] = []
     while len(ids) < FRAMES:
         for letter in words[rng.integers(len(words))] + " ":
             right = TOKENS.symbols.index(letter)
-            heard = int(rng.integers(33)) if letter != " " and rng.random() < 0.1 else right
+            heard = int(rng.integers(33)) if letter != " " and rng.random() < wrong else right
             ids += [heard] * int(rng.integers(1, 3)) + [TOKENS.blank] * int(rng.integers(0, 3))
     probs = np.zeros((FRAMES, len(TOKENS)))
     for frame, winner in enumerate(ids[:FRAMES]):
@@ -183,13 +183,14 @@ def main() -> int:
     parser.add_argument("--lm", type=Path, default=LM_FILE, help="ARPA file (default: the tests' bigram of 30 words)")
     parser.add_argument("--phrases", type=int, default=12, help="of five seconds each (default 12)")
     parser.add_argument("--width", type=int, default=200, help="beam width (default 200, T-one's)")
+    parser.add_argument("--wrong", type=float, default=0.1, help="share of wrong letters (default 0.1)")
     arguments = parser.parse_args()
     lm = load_lm(arguments.lm)
     words = [word for word in lm.words or [] if set(word) <= set(LETTERS)]
     pairs = contestants(arguments.lm, lm, arguments.width)
     for name, level in LEVELS.items():
         print(f"{name} log-probs, winner's probability {level[0]} to {level[1]}")
-        phrases = [synthetic(words, level, seed) for seed in range(arguments.phrases)]
+        phrases = [synthetic(words, level, seed, arguments.wrong) for seed in range(arguments.phrases)]
         for heading, members in pairs:
             race(phrases, members)
             report(heading, phrases, members, lm)
