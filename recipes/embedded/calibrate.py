@@ -47,10 +47,8 @@ def main() -> None:
     print(f"confidence = [{curve[0]:.3f}, {curve[1]:.3f}]")
     for name, values in (("raw", confidences), ("calibrated", [calibrated(raw, curve) for raw in confidences])):
         report = calibration(values, correct)
-        print(
-            f"{name:11} {report['num_words']} words, {report['accuracy']:.3f} right, "
-            f"mean {report['mean_confidence']:.3f}, ECE {report['ece']:.3f}, Brier {report['brier']:.3f}, AUC {report['auc']:.3f}"
-        )
+        parts = [f"{key} {report[key]:.3f}" for key in ("accuracy", "mean_confidence", "ece", "brier", "auc")]
+        print(f"{name:11} {report['num_words']} words, {', '.join(parts)}")
 
 
 if __name__ == "__main__":
