@@ -112,8 +112,24 @@ def test_without_pruning_the_search_is_exact(seed: int, num_frames: int, lm: boo
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     decoder = CtcBeam(TOKENS, replace(options, recombine=True), lm=MODEL if lm else None)
     [beam] = decoder.advance([decoder.begin()], [LogProbs(values)])
-    rest = {h.tokens: h.score for h in found}  # a dropped hypothesis may have had a little left to give to its heirs
-    assert rest[decoder.best(beam).tokens] >= found[0].score - 0.05
+    rest = {h.tokens: h.score for h in found}
+    for hypothesis in decoder.nbest(beam, 10**6):  # what a dropped one had is lost to its heirs, never counted twice
+        assert hypothesis.score <= rest[hypothesis.tokens] + 1e-6
+
+
+def test_recombination_rarely_costs_the_best_text() -> None:
+    """It is an approximation: the share of texts it changes without pruning is known and small."""
+    options = DecoderOptions(beam_width=10**6, beam_prune_logp=-1e6, token_min_logp=-1e6, recombine=False)
+    same = 0
+    for seed in range(200):
+        values = LogProbs(noise(seed, 5, TOKENS, 1.5))
+        best = []
+        for recombine in (False, True):
+            decoder = CtcBeam(TOKENS, replace(options, recombine=recombine), lm=MODEL)
+            [beam] = decoder.advance([decoder.begin()], [values])
+            best.append(decoder.best(beam).tokens)
+        same += best[0] == best[1]
+    assert same >= 190
 
 
 @settings(deadline=None, max_examples=40)
