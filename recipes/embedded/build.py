@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--lag-set", type=Path, required=True, help="manifest of recordings with sharp beginnings")
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--beta", type=float, default=1.0)
+    parser.add_argument("--unk-logp", type=float, default=-15.0)
+    parser.add_argument("--confidence", type=float, nargs=2, help="slope and offset that calibrate.py printed")
     parser.add_argument("--results", type=Path, help="JSON list of [test, metric, value, low, high]")
     parser.add_argument("--command", default="see MODEL_CARD.md", help="the command that made the results")
     args = parser.parse_args()
@@ -87,7 +89,8 @@ def main() -> None:
     card = Card(
         name="rechka-mini", family="conformer", language="ru", license="GPL-3.0-or-later", title=TITLE, summary=SUMMARY,
         files={"model": file_entry(graph), "lm": file_entry(lm)}, params={"chunk_ms": 320, "lag_ms": lag},
-        decoder={"alpha": args.alpha, "beta": args.beta}, segmenter={}, results=tuple(results),
+        decoder={"alpha": args.alpha, "beta": args.beta, "unk_logp": args.unk_logp}, segmenter={},
+        confidence=tuple(args.confidence) if args.confidence else None, results=tuple(results),
     )  # fmt: skip
     (args.out / "card.toml").write_text(card.to_toml(), "utf-8")
     print(f"wrote {args.out}: differs from torch by {difference:.1e}, lag {lag} ms")
