@@ -36,6 +36,7 @@ class DecoderOptions:
         unk_logp: added (natural log) for a word outside the word list.
         recombine: drop a hypothesis when a likelier one differs only in words that the language model looks at no more.
             Leaves room for others and makes beginnings stable sooner; n-best lists then differ in their last words.
+        length_norm: rank whole hypotheses of a transducer by their score per token, as icefall's models expect.
         hotwords: word or phrase -> boost, in natural-log units for the whole entry.
     """
 
@@ -47,4 +48,5 @@ class DecoderOptions:
     beta: float = 0.9
     unk_logp: float = -10.0
     recombine: bool = True
+    length_norm: bool = False
     hotwords: dict[str, float] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,11 @@ from rechka.types import F32, AudioChunk, Frames, Hypothesis, ModelSpec, State
 Beam = TypeVar("Beam")
 Stream = TypeVar("Stream")
 Array = NDArray[Any]
+PredictorState: TypeAlias = tuple[NDArray[Any], ...]
+"""State of a transducer's predictor for N hypotheses: arrays whose first axis is the hypothesis, or no arrays at all.
+
+Searches gather, stack and repeat rows themselves, so a model lays its own axes (layers, context) behind the first.
+"""
 
 
 class Backend(Protocol):
@@ -61,6 +66,56 @@ class AcousticModel(Protocol):
         Returns:
             Frames (``start`` counted by the model from the state) and new states, in the same order.
         """
+        ...
+
+
+class Transducer(Protocol):
+    """Predictor and joiner of a transducer (RNN-T, stateless or not): what a search over ``Encoded`` frames asks.
+
+    A model that emits ``Encoded`` for such a search shows it as its attribute ``transducer``. Thread-safe.
+    """
+
+    @property
+    def blank(self) -> int:
+        """Id of the blank."""
+        ...
+
+    @property
+    def skips(self) -> tuple[int, ...]:
+        """Ids that emit nothing and move on to the next frame: the blank, and in icefall's models ``<unk>``."""
+        ...
+
+    @property
+    def max_symbols(self) -> int:
+        """Most tokens that one frame may emit, at least 1. The frame after is then entered without a blank."""
+        ...
+
+    def initial(self, n: int) -> tuple[F32, PredictorState]:
+        """Predictor output (n, D) and states of ``n`` hypotheses without tokens."""
+        ...
+
+    def predict(self, tokens: NDArray[np.int64], states: PredictorState) -> tuple[F32, PredictorState]:
+        """Predictor output (N, D) and states after one more token (N,) each. ``states`` are not modified."""
+        ...
+
+    def join(self, encoded: F32, predicted: F32) -> F32:
+        """Natural-log probabilities (N, V) for pairs of a frame (N, E) and a predictor output (N, D)."""
+        ...
+
+
+class Labeller(Protocol):
+    """A model that says something about a phrase instead of transcribing it: emotion, for one."""
+
+    def labels(self, audio: Sequence[F32], /) -> list[dict[str, Any]]:
+        """For each phrase (n,) of samples at ``spec.sample_rate`` what ``Segment.labels`` is to hold."""
+        ...
+
+
+class Embedder(Protocol):
+    """A model whose encoder output is wanted for itself."""
+
+    def embed(self, audio: F32, /) -> F32:
+        """(T, D) embeddings, one per ``spec.hop`` samples, of audio (n,) at ``spec.sample_rate``, of any length."""
         ...
 
 

@@ -54,34 +54,47 @@ class Encoded:
         return len(self.values)
 
 
+_UNSPOKEN = {"<unk>": " \u2047 ", "<s>": "", "</s>": ""}
+"""Pieces that stand for no letters, and what SentencePiece writes for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """A CTC or transducer vocabulary.
 
     Attributes:
-        symbols: text of each id, the blank's entry being ``""``. Space is ``" "``.
+        symbols: text of each id, the blank's entry being ``""``. Space is ``" "``, also where a SentencePiece piece
+            writes U+2581.
         blank: id of the blank.
+        pieces: True for SentencePiece pieces: a word begins with a piece that begins with a space. False for
+            characters: a space stands between words.
     """
 
     symbols: tuple[str, ...]
     blank: int
+    pieces: bool = False
 
     def __len__(self) -> int:
         return len(self.symbols)
 
     @property
     def space(self) -> int | None:
-        """Id of the word delimiter, or None if there is none."""
-        return self.symbols.index(" ") if " " in self.symbols else None
+        """Id of the word delimiter, or None if there is none, as in a vocabulary of pieces."""
+        return self.symbols.index(" ") if " " in self.symbols and not self.pieces else None
 
     @property
     def silent(self) -> tuple[int, ...]:
         """Ids that are counted as silence: the blank and the space."""
         return (self.blank,) if self.space is None else (self.space, self.blank)
 
+    def opens(self, token: int) -> bool:
+        """True if the word before is over with this token: a space, or a piece that begins with one."""
+        return self.symbols[token][:1].isspace()
+
     def text(self, ids: Iterable[int]) -> str:
-        """The ids as text, blanks left out, nothing collapsed."""
-        return "".join(self.symbols[i] for i in ids if i != self.blank)
+        """The ids as text, blanks left out, nothing collapsed; pieces may leave a space at the beginning."""
+        symbols = (self.symbols[i] for i in ids if i != self.blank)
+        return "".join(_UNSPOKEN.get(symbol, symbol) for symbol in symbols) if self.pieces else "".join(symbols)
 
 
 @dataclass(frozen=True, slots=True)
