@@ -68,11 +68,10 @@ def clean(text: str) -> str:
 
 
 def whole_words(ids: tuple[int, ...], tokens: Tokens) -> str:
-    """The words of ``ids`` that are complete, since a space follows; all of them in a vocabulary without spaces."""
-    space = tokens.space
-    if space is None:
+    """The words of ``ids`` that are complete, since another begins; all of them in a vocabulary without spaces."""
+    if tokens.space is None and not tokens.pieces:
         return clean(tokens.text(ids))
-    last = next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == space), 0)
+    last = next((i for i in range(len(ids) - 1, -1, -1) if tokens.opens(ids[i])), 0)
     return clean(tokens.text(ids[:last]))
 
 

@@ -24,7 +24,8 @@ def to_words(
     """The words of a hypothesis.
 
     A word begins with the frame in which its first letter is loudest and ends one frame after that of its last letter.
-    Words do not overlap, lie within [0, ``end``] and are never empty. In a vocabulary without spaces all is one word.
+    Words do not overlap, lie within [0, ``end``] and are never empty. In a vocabulary of characters without spaces all
+    is one word; among SentencePiece pieces a word begins with a piece that begins with U+2581.
 
     Args:
         hypothesis: what was decoded; frames are absolute.
@@ -34,13 +35,7 @@ def to_words(
         calibration: slope and offset from ``confidence.fit``, usually from the model's card; without them the
             confidence is the raw one, see ``word_confidence``.
     """
-    groups: list[list[int]] = [[]]
-    for index, token in enumerate(hypothesis.tokens):
-        if tokens.symbols[token].isspace():
-            groups.append([])
-        else:
-            groups[-1].append(index)
-    groups = [group for group in groups if group]
+    groups = [group for group in word_groups(hypothesis.tokens, tokens) if tokens.text(_ids(hypothesis, group)).strip()]
     times = _apart(
         [
             (timeline.seconds(hypothesis.frames[group[0]]), timeline.seconds(hypothesis.frames[group[-1]] + 1))
@@ -53,8 +48,36 @@ def to_words(
         posterior = hypothesis.posteriors[group[0]] if hypothesis.posteriors else None
         raw = word_confidence([hypothesis.logprobs[index] for index in group], posterior)
         confidence = raw if calibration is None else calibrated(raw, calibration)
-        words.append(Word(tokens.text(hypothesis.tokens[index] for index in group), start, stop, confidence))
+        words.append(Word(tokens.text(_ids(hypothesis, group)).strip(), start, stop, confidence))
     return tuple(words)
+
+
+def word_groups(ids: Sequence[int], tokens: Tokens) -> list[list[int]]:
+    """Places in ``ids`` word by word. A space between words is in none; a piece that is only U+2581 opens its word."""
+    groups: list[list[int]] = [[]]
+    for place, token in enumerate(ids):
+        if tokens.opens(token):
+            groups.append([])
+        if tokens.pieces or not tokens.symbols[token].isspace():
+            groups[-1].append(place)
+    return [group for group in groups if group]
+
+
+def word_frames(ids: Sequence[int], frames: Sequence[int], tokens: Tokens) -> list[tuple[str, int, int]]:
+    """Each word as the symbols spell it, with its first frame and the one after its last, nothing moved apart.
+
+    This is how GigaAM reports words: a piece like ``<unk>`` is there by its name, and words of one frame overlap.
+    """
+    found = []
+    for group in word_groups(ids, tokens):
+        text = "".join(tokens.symbols[ids[place]] for place in group).strip()
+        if text:
+            found.append((text, frames[group[0]], frames[group[-1]] + 1))
+    return found
+
+
+def _ids(hypothesis: Hypothesis, places: Sequence[int]) -> list[int]:
+    return [hypothesis.tokens[place] for place in places]
 
 
 def word_confidence(logprobs: Sequence[float], posterior: float | None = None) -> float:
