@@ -14,12 +14,16 @@ class SegmenterOptions:
         min_silence_s: a pause this long ends a phrase. T-one: 20 frames of 30 ms.
         expand_s: context kept on both sides of a phrase. T-one: 3 frames.
         max_phrase_s: a longer phrase is cut at its best pause. T-one: 2000 frames.
+        vad: what tells speech from silence before a model that reads whole phrases: ``"silero"`` or ``"energy"``.
+            Models that read chunks tell it themselves. ``rechka.recognizers.phrased.PHRASED`` has the other values
+            that such models start with.
     """
 
     silence_threshold: float = 0.9
     min_silence_s: float = 0.6
     expand_s: float = 0.09
     max_phrase_s: float = 60.0
+    vad: str = "silero"
 
 
 @dataclass(frozen=True, slots=True)

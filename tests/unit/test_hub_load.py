@@ -177,7 +177,7 @@ def test_which_decoder(
     build = rechka.decoding.build_decoder
     monkeypatch.setattr(rechka.decoding.lm, "load_lm", lambda path: f"lm of {path.name}")
 
-    def remember(tokens: Any, options: DecoderOptions, *, lm: Any = None) -> Any:
+    def remember(tokens: Any, options: DecoderOptions, *, lm: Any = None, transducer: Any = None) -> Any:
         seen.append((options, lm))
         return build(tokens, replace(options, kind="greedy"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from rechka.errors import ChecksumMismatch, ModelNotFound
 from rechka.hub.card import FAMILIES
 from rechka.hub.registry import EMBEDDED, PREFERRED, Entry, find
-from rechka.options import DecoderOptions, SegmenterOptions
+from rechka.options import DecoderOptions
 
 if TYPE_CHECKING:
     from rechka.protocols import AcousticModel
@@ -72,7 +73,7 @@ def put_together(
     entry: Entry, *, device: str = "cpu", threads: int | None = None, decoder: DecoderOptions | None = None
 ) -> Asr:
     """The model of an entry whose required files are on disk. Arguments and errors as ``load``."""
-    from rechka.recognizers import Asr, assemble
+    from rechka.recognizers import Asr, assemble, default_segmenter
 
     card, files = entry.card, entry.on_disk()
     _check_sizes(entry)
@@ -87,9 +88,8 @@ def put_together(
         from rechka.decoding.lm import load_lm
 
         lm = load_lm(files["lm"])
-    recognizer = assemble(
-        acoustic, decoder=decoder, segmenter=SegmenterOptions(**card.segmenter), lm=lm, calibration=card.confidence
-    )
+    segmenter = replace(default_segmenter(acoustic.spec), **card.segmenter)
+    recognizer = assemble(acoustic, decoder=decoder, segmenter=segmenter, lm=lm, calibration=card.confidence)
     return Asr(recognizer, name=card.name, language=card.language)
 
 

@@ -35,15 +35,22 @@ def frequency(token: int) -> float:
 
 def load(
     files: Mapping[str, Path], params: Mapping[str, Any], *, device: str = "cpu", threads: int | None = None
-) -> ToyModel:
+) -> ToyModel | ToyPhraseModel:
     """The toy as a card asks for it: no files; ``params`` may set chunk, shift, pad and lag, in samples.
+
+    With ``whole = true`` it reads whole phrases: then it knows pad, lag and max_len.
 
     Raises:
         BadCard: an unknown parameter, or one that is not a whole number of frames.
     """
-    unknown = set(params) - {"chunk", "shift", "pad", "lag"}
-    if unknown:
-        raise BadCard(f"the toy model has no parameter {sorted(unknown)}", remedy="it knows chunk, shift, pad and lag")
+    whole = params.get("whole") is True
+    known = {"whole", "pad", "lag", "max_len"} if whole else {"chunk", "shift", "pad", "lag"}
+    if unknown := set(params) - known:
+        raise BadCard(
+            f"the toy model has no parameter {sorted(unknown)}", remedy=f"it knows {', '.join(sorted(known))}"
+        )
+    if whole:
+        return ToyPhraseModel(**{key: value for key, value in params.items() if key != "whole"})
     return ToyModel(**params)
 
 
@@ -104,9 +111,7 @@ class ToyModel:
         deaf = min(max(self.spec.pad // HOP - state.frame, 0), len(heard))
         queue = (*state.late, *([TOKENS.blank] * deaf), *heard[deaf:])
         emitted, late = queue[: len(heard)], queue[len(heard) :]
-        values = np.full((len(heard), len(TOKENS)), np.log((1.0 - WINNER) / (len(TOKENS) - 1)), dtype=np.float32)
-        values[np.arange(len(heard)), emitted] = np.log(WINNER)
-        return LogProbs(values, state.frame), ToyState(state.frame + len(heard), late)
+        return LogProbs(_won_by(emitted), state.frame), ToyState(state.frame + len(heard), late)
 
     @staticmethod
     def _hear(samples: F32) -> list[int]:
@@ -116,3 +121,45 @@ class ToyModel:
         bins = FIRST_BIN + BINS_PER_TOKEN * np.arange(TOKENS.blank)
         loudest = np.abs(np.fft.rfft(frames, axis=1)[:, bins]).argmax(axis=1)
         return [int(token) for token in np.where(loud, loudest, TOKENS.blank)]
+
+
+class ToyPhraseModel:
+    """Tones to letters, whole phrases at once, as offline models read them.
+
+    Args:
+        pad: silence that it wants around every phrase, samples; it is deaf for so many at the start.
+        lag: it emits each letter so many samples late.
+        max_len: samples of the longest phrase; None for no limit.
+    """
+
+    def __init__(self, pad: int = 0, lag: int = 0, max_len: int | None = None) -> None:
+        if any(value % HOP or value < 0 for value in (pad, lag)) or lag > pad:
+            raise BadCard(f"pad {pad} and lag {lag} must be whole frames of {HOP} samples, lag not above pad")
+        self.spec = ModelSpec(SAMPLE_RATE, HOP, None, None, pad, lag, max_len, TOKENS, LogProbs)
+
+    def initial_state(self) -> State:
+        """A phrase needs none."""
+        return None
+
+    def step(self, audio: Sequence[F32], states: Sequence[State], /) -> tuple[list[Frames], list[State]]:
+        """Each phrase whole; see ``AcousticModel``.
+
+        Raises:
+            BadSamples: a phrase that is too long.
+        """
+        frames: list[Frames] = []
+        for samples in audio:
+            if self.spec.max_len is not None and len(samples) > self.spec.max_len:
+                raise BadSamples(f"a phrase may have {self.spec.max_len} samples, got {len(samples)}")
+            heard = ToyModel._hear(np.pad(samples, (0, -len(samples) % HOP)))
+            deaf, late = self.spec.pad // HOP, self.spec.lag // HOP
+            heard = [TOKENS.blank] * min(deaf, len(heard)) + heard[deaf:]
+            frames.append(LogProbs(_won_by(([TOKENS.blank] * late + heard)[: len(heard)])))
+        return frames, list(states)
+
+
+def _won_by(tokens: Sequence[int]) -> F32:
+    """Log-probabilities (T, V) in which these tokens win."""
+    values = np.full((len(tokens), len(TOKENS)), np.log((1.0 - WINNER) / (len(TOKENS) - 1)), dtype=np.float32)
+    values[np.arange(len(tokens)), list(tokens)] = np.log(WINNER)
+    return values

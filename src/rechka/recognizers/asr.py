@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from rechka.errors import RechkaError, UsageError
-from rechka.recognizers.chunked import ChunkRecognizer
+from rechka.recognizers.face import StreamRecognizer
 from rechka.recognizers.stream import Stream
-from rechka.types import F32, AudioChunk, Event, Final, ModelSpec, Segment, Transcript
+from rechka.types import F32, AudioChunk, Event, Final, ModelSpec, Refined, Segment, Transcript
 
 if TYPE_CHECKING:
     from rechka.protocols import AudioSource
@@ -32,7 +32,7 @@ class Asr:
         language: that it recognises, as an ISO 639-1 code.
     """
 
-    def __init__(self, recognizer: ChunkRecognizer, *, name: str, language: str) -> None:
+    def __init__(self, recognizer: StreamRecognizer, *, name: str, language: str) -> None:
         self.recognizer = recognizer
         self.name = name
         self.language = language
@@ -265,7 +265,11 @@ class _Job:
     def settle(self) -> None:
         """Collect what the step gave; notice the end."""
         for stream in self.streams:
-            self.segments += [event.segment for event in stream.take() if isinstance(event, Final)]
+            for event in stream.take():
+                if isinstance(event, Final):
+                    self.segments.append(event.segment)
+                elif isinstance(event, Refined):
+                    self.segments = refined(self.segments, event.segment)
         if self.error is not None or all(stream.done for stream in self.streams):
             self.close()
 
@@ -285,6 +289,13 @@ class _Job:
             duration=max((stream.duration for stream in self.streams), default=0.0),
             truncated=self.source is not None and self.source.truncated,
         )
+
+
+def refined(segments: Sequence[Segment], better: Segment) -> list[Segment]:
+    """The segments with a ``Refined`` one in the place of that which began at the same time; gone if it is empty."""
+    old = (better.channel, better.start)
+    kept = [better if (segment.channel, segment.start) == old else segment for segment in segments]
+    return [segment for segment in kept if segment is not better or better.text]
 
 
 def _mixed(chunk: tuple[AudioChunk, ...], channels: Channels) -> tuple[AudioChunk, ...]:

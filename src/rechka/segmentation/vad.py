@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -158,7 +158,7 @@ class EnergyVad:
 
 @dataclass(frozen=True, slots=True)
 class SileroState:
-    """What Silero remembers of a stream: samples of the open window, the end of the one before, the network (2, 128)."""
+    """What Silero remembers of a stream: samples of the open window, the end of the one before, (2, 128)."""
 
     rest: F32
     context: F32
@@ -179,8 +179,8 @@ class SileroVad:
         BadModelFile: a graph with other inputs or outputs.
     """
 
-    CONTEXT = {8000: 32, 16000: 64}
-    WINDOW = {8000: 256, 16000: 512}
+    CONTEXT: ClassVar = {8000: 32, 16000: 64}
+    WINDOW: ClassVar = {8000: 256, 16000: 512}
     WIDTH = 128
 
     def __init__(self, backend: Backend, sample_rate: int = 16000) -> None:
