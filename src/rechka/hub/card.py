@@ -19,6 +19,7 @@ from rechka.options import DecoderOptions, SegmenterOptions
 
 FAMILIES: Mapping[str, str] = {
     "conformer": "rechka.models.conformer",
+    "gigaam": "rechka.models.gigaam",
     "tone": "rechka.models.tone",
     "toy": "rechka.models.toy",
 }

@@ -23,6 +23,7 @@ from typing import Any
 
 from rechka.errors import BadCard, ModelNotFound, UsageError
 from rechka.hub.card import Card, CardFile
+from rechka.hub.layouts import recognise
 
 PREFERRED = "t-one"
 """What ``load()`` takes if it is on disk."""
@@ -227,7 +228,7 @@ def _at_path(path: Path) -> Entry:
     if path.is_dir():
         if (path / CARD_FILE).is_file():
             return Entry(Card.read(path / CARD_FILE), path, "folder")
-        return Entry(_bare(path), path, "folder")
+        return Entry(recognise(path) or _bare(path), path, "folder")
     if path.is_file():
         raise ModelNotFound(
             f"{path} is a file, expected a folder or a card (.toml)", remedy=f"give its folder: {path.parent or '.'}"

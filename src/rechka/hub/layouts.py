@@ -1,0 +1,119 @@
+"""Folders without a card that are known by their files: what other projects publish, used as it is.
+
+Each layout looks at names, and where names are shared, at what the graphs say of themselves. A card is made as soon as
+the layout is clear, also when a file is missing: loading then names that file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from rechka.backends.onnx_file import summarise
+from rechka.errors import BadModelFile
+from rechka.hub.card import Card, CardFile
+
+
+def recognise(folder: Path) -> Card | None:
+    """A card for a folder without one, or None if its files are of no known layout."""
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    for layout in _LAYOUTS:
+        if card := layout(folder, names):
+            return card
+    return None
+
+
+def card_for(folder: Path, family: str, files: Mapping[str, str], params: Mapping[str, Any], **more: Any) -> Card:
+    """A card whose name comes from the folder.
+
+    Args:
+        folder: of the model.
+        family: a key of ``FAMILIES``.
+        files: role -> file name.
+        params: of the family.
+        more: other fields of the card.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64]
+    fields = {"language": "ru", "license": "unknown", **more}
+    cards = {role: CardFile(path) for role, path in files.items()}
+    return Card(name=name or "folder", family=family, files=cards, params=params, **fields)
+
+
+def metadata(path: Path) -> Mapping[str, str]:
+    """What a graph says of itself; nothing if it is no graph, which its family's loader will tell better."""
+    try:
+        return summarise(path).metadata
+    except BadModelFile:
+        return {}
+
+
+def first_of(names: Collection[str], *wanted: str) -> str | None:
+    """The first of the wanted names that is there."""
+    return next((name for name in wanted if name in names), None)
+
+
+_GIGAAM = re.compile(
+    r"(?P<version>v[123]|multilingual(?:_large)?)_(?P<task>(?:e2e_)?ctc|(?:e2e_)?rnnt|ssl)"
+    r"(?P<part>_encoder|_decoder|_joint)?(?:\.\w+)?\.onnx"
+)
+_GIGAAM_ORDER = ("rnnt", "ctc", "e2e_rnnt", "e2e_ctc", "ssl")
+"""Of several models in one folder the first of these is taken: letters before punctuation, the more accurate first."""
+
+
+def _gigaam_by_name(folder: Path, names: set[str]) -> Card | None:
+    """GigaAM as its own package and onnx-asr name it: ``v2_ctc.onnx``, ``v3_e2e_rnnt_encoder.int8.onnx``."""
+    if "emo.onnx" in names:
+        params = {"task": "emo", "n_fft": 400, "center": True}
+        return card_for(folder, "gigaam", {"model": "emo.onnx"}, params, license="MIT")
+    found = {(m["version"], m["task"]) for name in names if (m := _GIGAAM.fullmatch(name))}
+    if not found:
+        return None
+    version, task = max(found, key=lambda item: (-_GIGAAM_ORDER.index(item[1]), item[0]))
+    base = f"{version}_{task}"
+    kind = task.removeprefix("e2e_")
+
+    def graph(part: str) -> str:
+        plain = f"{base}{part}.onnx"
+        other = sorted(name for name in names if name.startswith(f"{base}{part}.") and name.endswith(".onnx"))
+        return plain if plain in names or not other else other[0]
+
+    if kind == "rnnt":
+        files = {"encoder": graph("_encoder"), "decoder": graph("_decoder"), "joiner": graph("_joint")}
+    elif kind == "ssl":
+        files = {"encoder": graph("_encoder")}
+    else:
+        files = {"model": graph("")}
+    letters = version in ("v1", "v2", "v3") and not task.startswith("e2e_") and base != "v1_rnnt"
+    shared = [f"{version}_vocab.txt"] if letters or version.startswith("multilingual") else []
+    vocabulary = first_of(names, f"{base}_vocab.txt", *shared, "vocab.txt", "tokens.txt")
+    if kind != "ssl" and (vocabulary or not letters):  # the letters are known without a file
+        files["tokens"] = vocabulary or f"{base}_vocab.txt"
+    old = version in ("v1", "v2")
+    params = {"task": kind, "n_fft": 400 if old else 320, "center": old}
+    return card_for(folder, "gigaam", files, params, license="MIT", decoder=_few(kind))
+
+
+def _gigaam_of_sherpa(folder: Path, names: set[str]) -> Card | None:
+    """GigaAM as sherpa-onnx exports it, told by the metadata ``is_giga_am``; its window by the weights."""
+    if "tokens.txt" not in names:
+        return None
+    tokens = {"tokens": "tokens.txt"}
+    model = first_of(names, "model.onnx", "model.int8.onnx")
+    if model and metadata(folder / model).get("is_giga_am") == "1":
+        return card_for(folder, "gigaam", {"model": model, **tokens}, {"task": "ctc"}, license="MIT")
+    encoder = first_of(names, "encoder.onnx", "encoder.int8.onnx")
+    if encoder and metadata(folder / encoder).get("is_giga_am") == "1":
+        parts = {role: first_of(names, f"{role}.onnx", f"{role}.int8.onnx") for role in ("decoder", "joiner")}
+        files = {"encoder": encoder, **{role: name or f"{role}.onnx" for role, name in parts.items()}, **tokens}
+        return card_for(folder, "gigaam", files, {"task": "rnnt"}, license="MIT", decoder=_few("rnnt"))
+    return None
+
+
+def _few(kind: str) -> dict[str, int]:
+    """Beam search over a transducer asks the network for every hypothesis, so it keeps few."""
+    return {"beam_width": 4} if kind == "rnnt" else {}
+
+
+_LAYOUTS: tuple[Callable[[Path, set[str]], Card | None], ...] = (_gigaam_by_name, _gigaam_of_sherpa)
