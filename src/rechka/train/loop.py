@@ -7,9 +7,13 @@ that was killed goes on as if it had not been.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rechka.errors import BadModelFile, DataError
+from rechka.errors import BadModelFile, DataError, UsageError
 from rechka.evaluate.wer import score
 from rechka.features import bands
 from rechka.nn.conformer import SUBSAMPLING, ConformerConfig, StreamingConformer
@@ -153,19 +157,48 @@ def train(config: TrainConfig, out: Path, *, features: Path | None = None) -> Pa
         The checkpoint's path.
     Raises:
         DataError: no recording is left to train on.
+        UsageError: another training is running in the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
     features = features or out / "features"
     stores = prepare(config.data + config.dev, features)
     if not any(stores[entry.name].items for entry in config.data):
         raise DataError("no recording is left to train on", remedy="check the manifests: held-out texts are dropped")
-    rendezvous = out / f"rendezvous-{os.getpid()}"
-    mp.spawn(_worker, (config, out, features, rendezvous), nprocs=config.workers)
-    rendezvous.unlink(missing_ok=True)
+    with _only_one(out):
+        rendezvous = out / f"rendezvous-{os.getpid()}"
+        try:
+            mp.spawn(_worker, (config, out, features, rendezvous, os.getpid()), nprocs=config.workers)
+        finally:
+            rendezvous.unlink(missing_ok=True)
     return out / CHECKPOINT
 
 
-def _worker(rank: int, config: TrainConfig, out: Path, features: Path, rendezvous: Path) -> None:
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Keep the folder to one run at a time: two would overwrite each other's checkpoints."""
+    with open(out / "lock", "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"another training is running in {out}", remedy="wait for it, stop it, or choose another folder"
+            ) from error
+        yield
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when the process that started it is gone: nobody would stop it, and it would go on writing."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _worker(rank: int, config: TrainConfig, out: Path, features: Path, rendezvous: Path, parent: int) -> None:
+    _leave_with(parent)
     torch.set_num_threads(1)
     if config.workers > 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
