@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,27 +137,48 @@ def score(
         sizes = f"{len(references)} references, {len(hypotheses)} hypotheses"
         extra = "" if clusters is None else f", {len(clusters)} clusters"
         raise UsageError(f"as many hypotheses (and clusters) as references are needed, got {sizes}{extra}")
-    words, letters = [], []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        ref, hyp = normalize(reference), normalize(hypothesis)
-        words.append(counts(ref.split(), hyp.split()))
-        letters.append(counts(ref, hyp))
+    pairs = [pair_counts(ref, hyp, normalize) for ref, hyp in zip(references, hypotheses, strict=True)]
+    return score_counts(
+        [pair[0] for pair in pairs], [pair[1] for pair in pairs], clusters=clusters, resamples=resamples, seed=seed
+    )
+
+
+def pair_counts(reference: str, hypothesis: str, normalize: Callable[[str], str] = scoring) -> tuple[Counts, Counts]:
+    """Word edits and letter edits of one pair of texts."""
+    ref, hyp = normalize(reference), normalize(hypothesis)
+    return counts(ref.split(), hyp.split()), counts(ref, hyp)
+
+
+def score_counts(
+    words: Sequence[Counts],
+    letters: Sequence[Counts],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Score:
+    """The score of pairs that were counted before. Arguments and errors as :func:`score`."""
     if not any(count.length for count in words):
         raise DataError(
-            f"at least one reference word is needed, got {len(references)} references without words",
+            f"at least one reference word is needed, got {len(words)} references without words",
             remedy="check the manifest's text fields",
         )
-    groups: dict[Hashable, int] = {}
-    labels = range(len(words)) if clusters is None else clusters
-    index = np.array([groups.setdefault(label, len(groups)) for label in labels])
+    index, num_groups = grouped(range(len(words)) if clusters is None else clusters)
     return Score(
         words=_total(words),
         letters=_total(letters),
         utterances=len(words),
-        clusters=len(groups),
-        wer_interval=_bootstrap(words, index, len(groups), resamples, seed),
-        cer_interval=_bootstrap(letters, index, len(groups), resamples, seed),
+        clusters=num_groups,
+        wer_interval=_bootstrap(words, index, num_groups, resamples, seed),
+        cer_interval=_bootstrap(letters, index, num_groups, resamples, seed),
     )
+
+
+def grouped(labels: Iterable[Hashable]) -> tuple[NDArray[np.int64], int]:
+    """For each label the number of its group, in order of first appearance, and how many groups there are."""
+    groups: dict[Hashable, int] = {}
+    index = np.array([groups.setdefault(label, len(groups)) for label in labels], dtype=np.int64)
+    return index, len(groups)
 
 
 def _total(parts: Sequence[Counts]) -> Counts:
