@@ -121,6 +121,7 @@ class ModelSpec:
         max_len: longest input of one call, or None.
         tokens: vocabulary, or None for a model that emits no text.
         emits: ``LogProbs`` or ``Encoded``.
+        tail: silence to put behind a stream, where that is more than ``pad``.
     """
 
     sample_rate: int
@@ -132,6 +133,7 @@ class ModelSpec:
     max_len: int | None
     tokens: Tokens | None
     emits: type[LogProbs] | type[Encoded]
+    tail: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ FAMILIES: Mapping[str, str] = {
     "gigaam": "rechka.models.gigaam",
     "tone": "rechka.models.tone",
     "toy": "rechka.models.toy",
+    "zipformer": "rechka.models.zipformer",
 }
 """Family -> module with ``load(files, params, *, device, threads)``. A card can choose among these and nothing else."""
 

@@ -172,7 +172,8 @@ class Stream:
             self._push(self._resampler.flush())
         # As much silence as the model wants behind the audio, and enough for its last letters to come out.
         self.done = self.num_samples == 0
-        self.inbox.close(np.zeros(0 if self.done else max(self.spec.pad, self.spec.lag), dtype=np.float32))
+        behind = 0 if self.done else max(self.spec.pad, self.spec.lag, self.spec.tail)
+        self.inbox.close(np.zeros(behind, dtype=np.float32))
         if self._drive is not None:
             self._drive(self)
 
