@@ -104,17 +104,18 @@ def continuation(tail: Tail, hypothesis: Hypothesis, *, tolerance: float) -> int
 
 
 def _aligned(tail: Tail, hypothesis: Hypothesis, size: int, tolerance: float) -> list[tuple[int, int]]:
-    """Pairs of equal tokens at about the same time, in order: as many as possible, then as close as possible."""
+    """Pairs of equal tokens at about the same time, in order: as many and as close as possible.
+
+    A pair counts the less the farther it is apart, or repeated letters would be paired with their neighbours.
+    """
     rows, columns = len(tail.tokens), size
-    # best[i][j]: (pairs, minus their distance in time) over tokens from i and j on
-    best = [[(0, 0.0)] * (columns + 1) for _ in range(rows + 1)]
+    best = [[0.0] * (columns + 1) for _ in range(rows + 1)]  # over tokens from i and j on
     for i in range(rows - 1, -1, -1):
         for j in range(columns - 1, -1, -1):
             found = max(best[i + 1][j], best[i][j + 1])
             distance = abs(tail.frames[i] - hypothesis.frames[j])
             if tail.tokens[i] == hypothesis.tokens[j] and distance <= tolerance:
-                count, cost = best[i + 1][j + 1]
-                found = max(found, (count + 1, cost - distance))
+                found = max(found, best[i + 1][j + 1] + 1.0 - distance / (tolerance + 1.0))
             best[i][j] = found
     pairs: list[tuple[int, int]] = []
     i = j = 0

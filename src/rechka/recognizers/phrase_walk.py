@@ -52,13 +52,15 @@ class Geometry:
         """
         rate = spec.sample_rate
         overlap = min(round(OVERLAP_S * rate / window), options.max_phrase // 3)
+        if spec.max_len is not None:
+            overlap = min(overlap, spec.max_len // window // 4)
 
         def longest(max_phrase: int) -> int:
             return (max_phrase + 1 + max(overlap, options.expand) + options.expand) * window + spec.hop
 
         if spec.max_len is not None:
             room = (spec.max_len - 2 * spec.pad - longest(0)) // window
-            if room < max(overlap, rate // window):
+            if room < rate // window:
                 raise IncompatibleParts(
                     f"the model reads at most {spec.max_len / rate:g} s, too little to cut speech for",
                     remedy="shorten expand_s and max_phrase_s among the segmenter's options",

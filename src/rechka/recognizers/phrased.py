@@ -29,7 +29,7 @@ from rechka.recognizers.talk import Talk, Teller
 from rechka.segmentation import FrameOptions, Segmenter
 from rechka.segmentation.vad import Vad
 from rechka.timeline import Timeline
-from rechka.types import F32, Event, Final, Frames, Hypothesis, Refined, Segment, State, Tokens
+from rechka.types import F32, Event, Final, Frames, Hypothesis, Segment, State, Tokens
 
 PHRASED = SegmenterOptions(silence_threshold=0.7, min_silence_s=0.6, expand_s=0.2, max_phrase_s=22.0)
 """Where phrases end by default. Silero's own threshold is 0.5 (0.3 here, since a lost word costs more than a little
@@ -189,7 +189,7 @@ class PhraseRecognizer:
         stream.feed(audio)
         stream.finish()
         self.run([stream])
-        segments = [event.segment for event in stream.take() if isinstance(event, (Final, Refined))]
+        segments = [event.segment for event in stream.take() if isinstance(event, Final)]
         words = tuple(word for segment in segments for word in segment.words)
         return Segment(" ".join(segment.text for segment in segments), 0.0, len(audio) / self.spec.sample_rate, words)
 
