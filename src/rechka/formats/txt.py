@@ -18,6 +18,18 @@ def line(segment: Segment) -> str:
 
 
 def timed_line(segment: Segment) -> str:
-    """``[MM:SS.mmm -> MM:SS.mmm] text``: a phrase for a person to read; not a file format."""
+    """``[MM:SS.mmm -> MM:SS.mmm] text``: a phrase for a person to read; not a file format. Without text, the labels."""
     start, end = (clock(seconds, hours=False) for seconds in (segment.start, segment.end))
-    return f"[{start} -> {end}] {line(segment)}"
+    return f"[{start} -> {end}] {line(segment)}{_labels(segment)}"
+
+
+def _labels(segment: Segment) -> str:
+    """What a model without text found: ``emotion: positive 0.71, sad 0.20``, the likeliest first."""
+    if segment.text:
+        return ""
+    found = []
+    for name, value in segment.labels.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {p:.2f}" for key, p in sorted(value.items(), key=lambda item: -item[1]))
+        found.append(f"{name}: {value}")
+    return "; ".join(found)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from rechka.errors import RechkaError, UsageError
+from rechka.errors import IncompatibleParts, RechkaError, UsageError
 from rechka.recognizers.face import StreamRecognizer
 from rechka.recognizers.stream import Stream
 from rechka.types import F32, AudioChunk, Event, Final, ModelSpec, Refined, Segment, Transcript
 
 if TYPE_CHECKING:
-    from rechka.protocols import AudioSource
+    from rechka.protocols import AudioSource, Embedder
 
 Channels: TypeAlias = Literal["mix", "split"]
 Progress: TypeAlias = Callable[[float, "float | None"], None]
@@ -164,6 +164,25 @@ class Asr:
             partials: whether ``Partial`` events are wanted.
         """
         return self.recognizer.open(hotwords=hotwords, partials=partials, drive=lambda s: self.recognizer.run([s]))
+
+    def embed(self, source: Any) -> F32:
+        """(T, D) encoder frames of a recording, one per ``spec.hop`` samples, its channels averaged.
+
+        Args:
+            source: as in ``transcribe``; all of it is held in memory.
+
+        Raises:
+            IncompatibleParts: the model gives no embeddings.
+            AudioError: the source cannot be used as audio.
+        """
+        model = getattr(self.recognizer, "model", None)
+        if not hasattr(model, "embed"):
+            raise IncompatibleParts(
+                f"the model {self.name} gives no embeddings", remedy="load an encoder, such as gigaam-v3-ssl"
+            )
+        parts = [chunk[0].samples for chunk in self._source(source, "mix")]
+        found: F32 = cast("Embedder", model).embed(np.concatenate(parts))
+        return found
 
     def _open_all(self, num_channels: int, hotwords: Mapping[str, float] | None, *, partials: bool) -> list[Stream]:
         """One stream per channel, without a limit: the caller reads no further than it steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rechka.backends.ort import OrtBackend
 from rechka.errors import IncompatibleParts, UsageError
@@ -13,6 +13,7 @@ from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.protocols import AcousticModel, Decoder
 from rechka.recognizers.chunked import ChunkRecognizer
 from rechka.recognizers.phrased import PHRASED, PhraseRecognizer
+from rechka.recognizers.textless import EmbeddingRecognizer, LabelRecognizer
 from rechka.segmentation.vad import SILERO_FILE, EnergyVad, SileroVad, Vad
 from rechka.types import Encoded, ModelSpec
 
@@ -29,8 +30,10 @@ def assemble(
     max_chunks: int | None = None,
     calibration: tuple[float, float] | None = None,
     vad: Vad | None = None,
-) -> ChunkRecognizer | PhraseRecognizer:
+) -> ChunkRecognizer | PhraseRecognizer | LabelRecognizer | EmbeddingRecognizer:
     """The recogniser for a model: ``PhraseRecognizer`` if it reads whole phrases (``spec.chunk`` is None).
+
+    A model without tokens gets one for its labels or its embeddings (``textless.py``).
 
     Args:
         model: emits log-probs, or encoder frames for its ``transducer``.
@@ -49,6 +52,14 @@ def assemble(
 
     tokens = model.spec.tokens
     if tokens is None:
+        if hasattr(model, "labels"):
+            segmenter = segmenter or default_segmenter(model.spec)
+            vad = vad or make_vad(segmenter.vad, model.spec.sample_rate)
+            return LabelRecognizer(
+                cast(Any, model), vad, segmenter, **({} if max_chunks is None else {"max_chunks": max_chunks})
+            )
+        if hasattr(model, "embed"):
+            return EmbeddingRecognizer(model)
         raise IncompatibleParts("the model has no tokens, so nothing can be decoded", remedy="check the model's card")
     options = decoder or DecoderOptions()
     transducer = None
