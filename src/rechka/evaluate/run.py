@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rechka.errors import DataError, RechkaError
+from rechka.errors import DataError
 from rechka.evaluate import manifest as manifests
-from rechka.evaluate.wer import Score, score
+from rechka.evaluate.analyse import overall
+from rechka.evaluate.hear import hear
+from rechka.evaluate.wer import Score
 
 if TYPE_CHECKING:
     from rechka.recognizers import Asr
-
-log = logging.getLogger(__name__)
 
 
 def evaluate(asr: Asr, manifest: str | Path) -> Score:
@@ -23,16 +22,12 @@ def evaluate(asr: Asr, manifest: str | Path) -> Score:
     read counts as if nothing had been recognised in it, and is logged.
 
     Raises:
-        DataError: the manifest cannot be read, a record has no text, or there are none.
+        DataError: the manifest cannot be read, a record has no text, or no text has a word.
     """
     records = list(manifests.read(manifest, require_text=True))
     if not records:
         raise DataError(f"{manifest} holds no records", remedy="give a manifest with recordings and texts")
-    heard = []
-    for record, result in zip(records, asr.transcribe_many(record.audio for record in records), strict=True):
-        if isinstance(result, RechkaError):
-            log.warning("%s: %s", record.audio, result)
-        heard.append("" if isinstance(result, RechkaError) else result.text)
-    speakers = [record.speaker or str(record.audio) for record in records]
-    clusters = speakers if len(set(speakers)) > 1 else None
-    return score([record.text or "" for record in records], heard, clusters=clusters)
+    result = overall(hear(asr, records).heard)
+    if result is None:
+        raise DataError(f"no text of {manifest} has a word, so there is nothing to score", remedy="check its texts")
+    return result
