@@ -11,6 +11,7 @@ import numpy as np
 from rechka.errors import IncompatibleParts
 from rechka.options import SegmenterOptions
 from rechka.protocols import AcousticModel, Decoder, Evidence
+from rechka.recognizers.listening import Listener, transducer_of
 from rechka.recognizers.phrase import Phrase, segment_of
 from rechka.recognizers.stream import Stream
 from rechka.segmentation import (
@@ -26,13 +27,14 @@ from rechka.segmentation import (
     SegmenterState,
 )
 from rechka.timeline import Timeline
-from rechka.types import F32, Event, Final, Frames, LogProbs, ModelSpec, SpeechEnd, SpeechStart, State, Tokens
+from rechka.types import F32, Encoded, Event, Final, Frames, LogProbs, ModelSpec, SpeechEnd, SpeechStart, State, Tokens
 
 DecoderFactory: TypeAlias = Callable[[Mapping[str, float] | None], Decoder[Any]]
 """A decoder for the given hotwords (None: those of the model's options)."""
 
-Search: TypeAlias = Generator["tuple[Phrase, LogProbs]", Any, "tuple[Progress, list[Event]]"]
-"""One stream's part of a step: asks for phrases to be advanced over frames and is sent their new beams."""
+Asked: TypeAlias = "tuple[Decoder[Any], Any, Frames]"
+Search: TypeAlias = Generator[Asked, Any, "tuple[Progress, list[Event]]"]
+"""One stream's part of a step: asks for decoders' beams to be advanced over frames and is sent the new ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,10 @@ class Progress:
     Attributes:
         model: the model's state.
         segmenter: the segmenter's state.
-        kept: (k, V) log-probs that may still be decoded; bounded by the segmenter's options.
+        kept: (k, V) log-probs, or (k, D) encoder frames, that may still be decoded; bounded by the segmenter's options.
         kept_start: index of the first of them.
         phrase: the open phrase.
+        listening: what the search that listens for speech has read; None where log-probs tell it.
     """
 
     model: State
@@ -52,6 +55,7 @@ class Progress:
     kept: F32
     kept_start: int = 0
     phrase: Phrase | None = None
+    listening: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +69,17 @@ class _Portion:
 
 
 class ChunkRecognizer:
-    """Streams in, events out, for chunked CTC models.
+    """Streams in, events out, for chunked models, CTC and transducers.
 
     A stream's events do not depend on how its audio was fed, on which other streams shared its steps, nor on how many
     chunks a step took. Thread-safe for distinct streams if the model and the decoder are.
 
     Args:
-        model: a model with ``spec.chunk`` that emits ``LogProbs``.
+        model: a model with ``spec.chunk`` that emits ``LogProbs``, or ``Encoded`` for its ``transducer``.
         decoder_factory: gives the decoder of a stream.
         segmenter_options: where phrases end.
-        evidence: speech probability per frame; by default what the model's blank and space leave.
+        evidence: speech probability per frame; by default what the model's blank and space leave, and for a transducer
+            whether greedy search emits a token (``listening.Listener``).
         max_chunks: chunks of one stream that a step takes at most, when so many wait.
         calibration: of the words' confidence, see ``rechka.text.confidence``; None for the raw one.
 
@@ -98,6 +103,9 @@ class ChunkRecognizer:
         self.timeline = Timeline.of(model.spec)
         self.decoder_factory = decoder_factory
         self.segmenter = Segmenter(FrameOptions.of(segmenter_options or SegmenterOptions(), self.timeline))
+        self.listener = None
+        if evidence is None and model.spec.emits is Encoded:
+            self.listener = Listener(transducer_of(model), self.tokens)
         self.evidence: Evidence = evidence or BlankEvidence(self.tokens)
         self.max_chunks = max_chunks
         self.calibration = calibration
@@ -119,8 +127,13 @@ class ChunkRecognizer:
                 f"the model emits {self.spec.emits.__name__}, the decoder consumes {decoder.consumes.__name__}",
                 remedy="choose a decoder of the model's kind in its card",
             )
-        nothing = np.zeros((0, len(self.tokens)), dtype=np.float32)
-        progress = Progress(self.model.initial_state(), self.segmenter.initial_state(), nothing)
+        listening = None if self.listener is None else self.listener.search.begin()
+        progress = Progress(
+            self.model.initial_state(),
+            self.segmenter.initial_state(),
+            np.zeros((0, 0), np.float32),
+            listening=listening,
+        )
         return Stream(
             self.spec,
             progress=progress,
@@ -158,7 +171,7 @@ class ChunkRecognizer:
             self._search(stream, portion, frames.get(i), states.get(i, stream.progress.model))
             for i, (stream, portion) in enumerate(zip(ready, portions, strict=True))
         ]
-        results = _run(searches, [stream.decoder for stream in ready])
+        results = _run(searches)
         for stream, portion, (progress, events) in zip(ready, portions, results, strict=True):
             stream.progress = progress
             stream.inbox.drop(portion.dropped)
@@ -198,10 +211,10 @@ class ChunkRecognizer:
     def _checked(self, frames: Frames, start: int, portion: _Portion) -> F32:
         assert portion.audio is not None
         expected = ((len(portion.audio) - self.chunk) // self.shift + 1) * (self.shift // self.spec.hop)
-        if not isinstance(frames, LogProbs) or (frames.start, len(frames)) != (start, expected):
+        if not isinstance(frames, self.spec.emits) or (frames.start, len(frames)) != (start, expected):
             raise IncompatibleParts(
                 f"the model gave {len(frames)} frames ({type(frames).__name__}) from frame {frames.start}, "
-                f"expected {expected} frames (LogProbs) from frame {start}",
+                f"expected {expected} frames ({self.spec.emits.__name__}) from frame {start}",
                 remedy="its spec must tell the hop and the shift that it really has",
             )
         return frames.values
@@ -217,24 +230,30 @@ class _Work:
         self.segmenter = progress.segmenter
         self.kept, self.kept_start = progress.kept, progress.kept_start
         self.phrase = progress.phrase
+        self.listening = progress.listening
         self.duration = duration
         self.events: list[Event] = []
 
     def progress(self) -> Progress:
-        return replace(
-            self.before, segmenter=self.segmenter, kept=self.kept, kept_start=self.kept_start, phrase=self.phrase
-        )
+        return Progress(
+            self.before.model, self.segmenter, self.kept, self.kept_start, self.phrase, self.listening
+        )  # fmt: skip
 
-    def advance(self, values: F32) -> Generator[tuple[Phrase, LogProbs], Any, None]:
+    def advance(self, values: F32) -> Generator[Asked, Any, None]:
         """Frames that follow the ones before."""
-        piece = LogProbs(values, self.segmenter.frame)
-        actions, self.segmenter = self.recognizer.segmenter.step(self.segmenter, self.recognizer.evidence(piece))
-        self.kept = np.concatenate([self.kept, values])
+        piece = self.recognizer.spec.emits(values, self.segmenter.frame)
+        listener = self.recognizer.listener
+        if listener is None:
+            speech = self.recognizer.evidence(piece)
+        else:
+            speech, self.listening = listener.told((yield listener.search, self.listening, piece), piece)
+        actions, self.segmenter = self.recognizer.segmenter.step(self.segmenter, speech)
+        self.kept = np.concatenate([self.kept, values]) if len(self.kept) else values
         yield from self._carry_out(actions)
         self.kept = self.kept[self.segmenter.keep - self.kept_start :]
         self.kept_start = self.segmenter.keep
 
-    def flush(self) -> Generator[tuple[Phrase, LogProbs], Any, None]:
+    def flush(self) -> Generator[Asked, Any, None]:
         """The end of the audio."""
         actions, self.segmenter = self.recognizer.segmenter.flush(self.segmenter)
         yield from self._carry_out(actions)
@@ -251,7 +270,7 @@ class _Work:
             if partial is not None:
                 self.events.append(partial)
 
-    def _carry_out(self, actions: Sequence[Action]) -> Generator[tuple[Phrase, LogProbs], Any, None]:
+    def _carry_out(self, actions: Sequence[Action]) -> Generator[Asked, Any, None]:
         channel = self.stream.channel
         glue: int | None = None
         for action in actions:
@@ -264,10 +283,9 @@ class _Work:
             assert phrase is not None, "the segmenter opens a phrase before it asks for anything else"
             if isinstance(action, Feed):
                 first, last = action.start - self.kept_start, action.end - self.kept_start
-                piece, phrase = phrase.unglued(LogProbs(self.kept[first:last], action.start))
-                if len(piece):
-                    phrase = replace(phrase, beam=(yield phrase, piece), last=int(piece.values[-1].argmax()))
-                self.phrase = phrase
+                self.phrase = yield from self._feed(
+                    phrase, self.recognizer.spec.emits(self.kept[first:last], action.start)
+                )
             elif isinstance(action, Mark):
                 self.phrase = phrase.marked(pause=action.pause)
             elif isinstance(action, Cut):
@@ -277,6 +295,16 @@ class _Work:
                 self._final(phrase.beam, action)
                 self.events.append(SpeechEnd(self._seconds(action.end), channel))
                 self.phrase = None
+
+    def _feed(self, phrase: Phrase, piece: Frames) -> Generator[Asked, Any, Phrase]:
+        """The phrase with some frames more."""
+        if not isinstance(piece, LogProbs):  # a token of a transducer is in one frame, and no cut goes through it
+            return replace(phrase, beam=(yield self.stream.decoder, phrase.beam, piece))
+        piece, phrase = phrase.unglued(piece)
+        if not len(piece):
+            return phrase
+        beam = yield self.stream.decoder, phrase.beam, piece
+        return replace(phrase, beam=beam, last=int(piece.values[-1].argmax()))
 
     def _final(self, beam: Any, span: Cut | Close) -> None:
         segment = segment_of(
@@ -296,10 +324,10 @@ class _Work:
         return self.recognizer.timeline.seconds(frame, end=self.duration)
 
 
-def _run(searches: Sequence[Search], decoders: Sequence[Decoder[Any]]) -> list[tuple[Progress, list[Event]]]:
-    """Carry out all searches side by side, so that each decoder advances the phrases of its streams together."""
+def _run(searches: Sequence[Search]) -> list[tuple[Progress, list[Event]]]:
+    """Carry out all searches side by side, so that each decoder advances the beams of its streams together."""
     results: dict[int, tuple[Progress, list[Event]]] = {}
-    asked: dict[int, tuple[Phrase, LogProbs]] = {}
+    asked: dict[int, Asked] = {}
 
     def resume(i: int, beam: Any) -> None:
         try:
@@ -312,10 +340,11 @@ def _run(searches: Sequence[Search], decoders: Sequence[Decoder[Any]]) -> list[t
     while asked:
         groups: dict[int, list[int]] = {}
         for i in asked:
-            groups.setdefault(id(decoders[i]), []).append(i)
+            groups.setdefault(id(asked[i][0]), []).append(i)
         batch, asked = asked, {}
         for members in groups.values():
-            beams = decoders[members[0]].advance([batch[i][0].beam for i in members], [batch[i][1] for i in members])
+            decoder = batch[members[0]][0]
+            beams = decoder.advance([batch[i][1] for i in members], [batch[i][2] for i in members])
             for i, beam in zip(members, beams, strict=True):
                 resume(i, beam)
     return [results[i] for i in range(len(searches))]
@@ -325,11 +354,8 @@ def _check(spec: ModelSpec) -> tuple[int, int, Tokens]:
     """Chunk, shift and tokens of a model that this recogniser can run."""
     if spec.chunk is None or spec.shift is None:
         raise IncompatibleParts("the model reads whole phrases, not chunks", remedy="it needs another recogniser")
-    if spec.emits is not LogProbs or spec.tokens is None:
-        raise IncompatibleParts(
-            f"the model emits {spec.emits.__name__}, expected LogProbs over known tokens",
-            remedy="it needs another recogniser",
-        )
+    if spec.tokens is None:
+        raise IncompatibleParts("the model has no tokens, so nothing can be decoded", remedy="check the model's card")
     if not 0 < spec.shift <= spec.chunk or spec.shift % spec.hop:
         raise IncompatibleParts(
             f"the model's shift of {spec.shift} samples must be whole frames of {spec.hop} and not above its chunk "
