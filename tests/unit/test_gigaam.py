@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rechka
 from rechka.backends.onnx_file import summarise
+from rechka.cli.main import main
 from rechka.decoding import TransducerGreedy
-from rechka.errors import AudioTooLong, BadCard, BadModelFile, BadSamples, IncompatibleParts, ModelNotFound
+from rechka.errors import AudioTooLong, BadCard, BadModelFile, BadSamples, IncompatibleParts, ModelNotFound, UsageError
 from rechka.features.gigaam import log_mel, read_log_mel, to_bfloat16
 from rechka.hub.layouts import recognise
 from rechka.hub.registry import find
@@ -422,3 +424,55 @@ def test_summary_of_a_graph_and_of_a_damaged_one(tmp_path):
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(BadModelFile):
             summarise(path)
+
+
+SPEECH = Path(__file__).parents[1] / "data" / "audio" / "speech.wav"
+
+
+@pytest.mark.parametrize("name", TEXT_LAYOUTS)
+def test_transcribe_takes_every_folder(tmp_path, name, capsys):
+    folder = layout(tmp_path / "m", name)
+    assert main(["transcribe", str(SPEECH), "--model", str(folder), "--json"]) == 0
+    transcript = json.loads(capsys.readouterr().out)["transcript"]
+    words = [word for segment in transcript["segments"] for word in segment["words"]]
+    assert words
+    assert " ".join(word["word"] for word in words) == transcript["text"]
+    assert all(0 <= word["start"] < word["end"] <= transcript["duration"] for word in words)
+
+
+def test_hotwords_reach_a_transducer(tmp_path):
+    asr = rechka.load(layout(tmp_path / "m", "reference v3 rnnt"), threads=1)
+    plain = asr.transcribe(SPEECH).text
+    assert "щука" not in plain
+    assert "щука" in asr.transcribe(SPEECH, hotwords={"щука": 60.0}).text.split()
+
+
+def test_emotion_of_a_recording(tmp_path):
+    asr = rechka.load(layout(tmp_path / "m", "reference emo"), threads=1)
+    found = asr.transcribe(SPEECH)
+    assert found.text == ""
+    assert found.segments
+    for segment in found.segments:
+        assert sum(segment.labels["emotion"].values()) == pytest.approx(1.0, abs=1e-5)
+        assert 0 <= segment.start < segment.end <= found.duration
+    stream = asr.open()
+    samples = np.concatenate([chunk[0].samples for chunk in rechka.open_source(str(SPEECH), sample_rate=16000)])
+    for part in np.array_split(samples, 23):
+        stream.feed(part)
+    stream.finish()
+    live = [event.segment for event in stream.take() if isinstance(event, rechka.Final)]
+    assert [s.labels for s in live] == [s.labels for s in found.segments]
+    with pytest.raises(UsageError, match="hotwords"):
+        asr.open(hotwords={"да": 1.0})
+
+
+def test_embeddings_of_a_recording(tmp_path):
+    asr = rechka.load(layout(tmp_path / "m", "reference v3 ssl"), threads=1)
+    samples = noise(1.0)
+    found = asr.embed((samples, 16000))
+    assert found.shape == (25, DIM)
+    assert np.abs(found - asr.recognizer.model.embed(samples)).max() < 1e-4
+    with pytest.raises(IncompatibleParts, match="embed"):
+        asr.transcribe(SPEECH)
+    with pytest.raises(IncompatibleParts, match="no embeddings"):
+        rechka.load("toy").embed((samples, 16000))
