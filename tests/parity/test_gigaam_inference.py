@@ -14,6 +14,7 @@ from rechka.decoding import TransducerBeam, TransducerGreedy
 from rechka.features.gigaam import LogMel, log_mel
 from rechka.models.gigaam import LETTERS
 from rechka.models.gigaam_graphs import LstmTransducer
+from rechka.models.token_table import read_tokens
 from rechka.options import DecoderOptions
 from rechka.text.words import to_words, word_frames
 from rechka.timeline import Timeline
@@ -68,7 +69,7 @@ def rnnt(request, tmp_path_factory):
     table = weights(request.param)
     head = {name.removeprefix("head."): value for name, value in table.items() if name.startswith("head.")}
     classes, hidden = head["decoder.embed.weight"].shape
-    tokens = LETTERS if classes == 34 else Tokens((*map(chr, range(97, 96 + classes)), ""), classes - 1)
+    tokens = LETTERS if classes == 34 else read_tokens(GOLDEN / request.param / f"{request.param}_tokenizer.model")
     _predictor(folder / "decoder.onnx", head, hidden)
     _joiner(folder / "joint.onnx", head, classes)
     backends = [OrtBackend(folder / name, threads=1) for name in ("decoder.onnx", "joint.onnx")]
@@ -157,6 +158,13 @@ def test_greedy_search_with_both_published_limits(rnnt, limit):
             best = decoder.best(beam)
             assert list(best.tokens) == case[f"token_ids{suffix}"]
             assert list(best.frames) == case[f"token_frames{suffix}"]
+            if limit == 10:
+                assert tokens.text(best.tokens).removeprefix(" " if tokens.pieces else "") == case["text"]
+                shift = case["samples"] / 16000 / case["encoder_frames"]
+                words = [[word, a * shift, b * shift] for word, a, b in word_frames(best.tokens, best.frames, tokens)]
+                assert [word for word, _, _ in words] == [word for word, _, _ in case["words"]]
+                times = [time for _, *pair in words for time in pair]
+                assert times == pytest.approx([time for _, *pair in case["words"] for time in pair], abs=1e-6)
 
 
 def test_joiner_rows_in_the_order_of_the_reference(rnnt):

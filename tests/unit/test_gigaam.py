@@ -401,6 +401,13 @@ def test_token_tables(tmp_path):
             read_tokens(path)
     with pytest.raises(ModelNotFound):
         read_tokens(tmp_path / "none")
+    path = tmp_path / "t.model"
+    path.write_bytes(b"\x0a\x07\x0a\x05<unk>\x0a\x0c\x0a\x05\xe2\x96\x81\xd0\xb0\x15\x00\x00\x80\x3f\x12\x00")
+    assert read_tokens(path).symbols == ("<unk>", " а", "")
+    for data in (b"", b"\x0a\x07\x0a\x05<un", b"\x12\x00"):
+        path.write_bytes(data)
+        with pytest.raises(BadModelFile):
+            read_tokens(path)
 
 
 def test_summary_of_a_graph_and_of_a_damaged_one(tmp_path):

@@ -87,7 +87,8 @@ def _gigaam_by_name(folder: Path, names: set[str]) -> Card | None:
         files = {"model": graph("")}
     letters = version in ("v1", "v2", "v3") and not task.startswith("e2e_") and base != "v1_rnnt"
     shared = [f"{version}_vocab.txt"] if letters or version.startswith("multilingual") else []
-    vocabulary = first_of(names, f"{base}_vocab.txt", *shared, "vocab.txt", "tokens.txt")
+    own = (f"{base}_vocab.txt", f"{base}_tokenizer.model")
+    vocabulary = first_of(names, *own, *shared, "vocab.txt", "tokens.txt", "tokenizer.model")
     if kind != "ssl" and (vocabulary or not letters):  # the letters are known without a file
         files["tokens"] = vocabulary or f"{base}_vocab.txt"
     old = version in ("v1", "v2")

@@ -1,9 +1,15 @@
-"""Token tables as models carry them: ``SYMBOL ID`` a line, the word start written as U+2581, the blank by its name."""
+"""Token tables as models carry them.
+
+Text: ``SYMBOL ID`` a line, the word start written as U+2581, the blank by its name. Or a SentencePiece ``.model``,
+whose pieces are read without its library (sentencepiece_model.proto); the blank then follows the last piece.
+"""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+from rechka.backends.protobuf import FieldReader
 from rechka.errors import BadModelFile, ModelNotFound
 from rechka.types import Tokens
 
@@ -16,7 +22,7 @@ def read_tokens(path: Path, *, pieces: bool | None = None) -> Tokens:
     """The vocabulary in a file.
 
     Args:
-        path: UTF-8 text. The symbol may be a space itself, as sherpa-onnx writes it.
+        path: UTF-8 text, where the symbol may be a space itself, as sherpa-onnx writes it; or ``.model``.
         pieces: whether the symbols are SentencePiece pieces; None looks whether any begins with U+2581 and goes on.
     Raises:
         ModelNotFound: no such file.
@@ -32,9 +38,10 @@ def read_tokens(path: Path, *, pieces: bool | None = None) -> Tokens:
     try:
         if len(data) > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-        symbols = _parse(data.decode("utf-8-sig"))
+        symbols = _pieces(data) if path.suffix == ".model" else _parse(data.decode("utf-8-sig"))
     except ValueError as error:
         raise BadModelFile(f"{path} is no token table: {error}", remedy="expected a symbol and its id a line") from None
+    pieces = True if path.suffix == ".model" else pieces
     blank = next((symbols.index(name) for name in BLANKS if name in symbols), None)
     if blank is None:
         raise BadModelFile(f"{path} names no blank", remedy=f"one of its symbols must be {' or '.join(BLANKS)}")
@@ -57,3 +64,12 @@ def _parse(text: str) -> list[str]:
     if not found or sorted(found) != list(range(len(found))):
         raise ValueError("its ids are not 0, 1, 2, ... without gaps")
     return [found[index] for index in range(len(found))]
+
+
+def _pieces(data: bytes) -> list[str]:
+    """The pieces of a SentencePiece model in order of their ids, and the blank."""
+    reader = FieldReader(io.BytesIO(data))
+    found = [reader.texts(end, (1,)).get(1, "") for number, end in reader.messages(len(data)) if number == 1]
+    if not found:
+        raise ValueError("it holds no pieces")
+    return [*found, BLANKS[0]]
