@@ -25,6 +25,7 @@ VERBS = (
     "serve",
     "models",
     "evaluate",
+    "lm",
     "bench",
     "synth",
     "train",
