@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 240, 48, 40, 28, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 240, 60, 40, 28, 12
 COLOURS = ("#2f6fb3", "#c2571a", "#3b8f5a", "#8a4fa3")
 
 
