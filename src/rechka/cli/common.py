@@ -43,6 +43,15 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+RefineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--refine",
+        metavar="MODEL",
+        help="A second, stronger model that reads every phrase again when it is closed.",
+        show_default=False,
+    ),
+]
 HotwordOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -91,11 +100,11 @@ def hotwords(options: Iterable[str] | None) -> dict[str, float] | None:
     return found or None
 
 
-def load_asr(model: str | None, device: Device, threads: int | None) -> Asr:
+def load_asr(model: str | None, device: Device, threads: int | None, *, refine: str | None = None) -> Asr:
     """The model that the options name; says once which one was taken for want of another."""
     import rechka
 
-    asr = rechka.load(model, device=device.value, threads=threads)
+    asr = rechka.load(model, refine=refine, device=device.value, threads=threads)
     if asr.note:
         say(f"rechka: {asr.note}")
     return asr

@@ -20,7 +20,7 @@ import typer
 from rechka.cli import common
 
 if TYPE_CHECKING:
-    from rechka.types import AudioChunk, Event
+    from rechka.types import AudioChunk, Event, Segment
 
 PACKET_S = 0.1
 """Length of the pieces in which a file is played."""
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def listen(
     model: common.ModelOption = None,
+    refine: common.RefineOption = None,
     input_: Annotated[
         Path | None,
         typer.Option("--input", "-i", metavar="FILE", help="Play this recording in real time instead of a microphone."),
@@ -48,9 +49,11 @@ def listen(
     are over are printed with their times. Ctrl-C ends it; what was said until then is still finished.
     """
     words = common.hotwords(hotword)
-    asr = common.load_asr(model, device, threads)
+    asr = common.load_asr(model, device, threads, refine=refine)
     source = _source(input_, asr.spec.sample_rate)
-    show: Callable[[Event], None] = _print_json if as_json else Screen(live=sys.stdout.isatty()).show
+    show: Callable[[Event], None] = (
+        _print_json if as_json else Screen(live=sys.stdout.isatty(), refined=refine is not None).show
+    )
     if sys.stderr.isatty():
         common.say("Listening; Ctrl-C ends." if input_ is None else f"Playing {input_}; Ctrl-C ends.")
     with _stop_on_interrupt() as stop:
@@ -121,9 +124,12 @@ class Screen:
 
     Args:
         live: stdout is a terminal: the open phrase is drawn on the last line, over itself.
+        refined: a final waits for the event after it, which may be its refined text; that is printed instead.
     """
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, refined: bool = False) -> None:
+        self.refined = refined
+        self.waiting: Segment | None = None
         self.live = live and os.environ.get("TERM") != "dumb"
         self.bold, self.dim, self.plain = (
             ("", "", "") if os.environ.get("NO_COLOR") else ("\x1b[1m", "\x1b[2m", "\x1b[0m")
@@ -132,9 +138,16 @@ class Screen:
     def show(self, event: Event) -> None:
         """Draw a partial, or print a final with its times."""
         from rechka.formats.txt import timed_line
-        from rechka.types import Final, Partial
+        from rechka.types import Final, Partial, Refined
 
-        if isinstance(event, Final):
+        if self.waiting is not None:
+            segment = event.segment if isinstance(event, Refined) else self.waiting
+            self.waiting = None
+            if segment.text:
+                self._write(timed_line(segment) + "\n")
+        if isinstance(event, Final) and self.refined:
+            self.waiting = event.segment
+        elif isinstance(event, Final):
             self._write(timed_line(event.segment) + "\n")
         elif isinstance(event, Partial) and self.live:
             stable, unstable = fit(event.stable, event.unstable, shutil.get_terminal_size().columns - 1)

@@ -57,6 +57,7 @@ def transcribe(
         ),
     ],
     model: common.ModelOption = None,
+    refine: common.RefineOption = None,
     format_: Annotated[
         Format | None,
         typer.Option(
@@ -93,7 +94,7 @@ def transcribe(
         results: Iterator[Transcript | RechkaError] = iter(())
         code = job.run(results, Meter(len(job.items), visible=False))
     else:
-        asr = common.load_asr(model, device, threads)
+        asr = common.load_asr(model, device, threads, refine=refine)
         with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
             sources = _sources(job.items, None if encoding is None else encoding.value)
             results = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def load(
     model: str | Path | None = None,
     *,
+    refine: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
     decoder: DecoderOptions | None = None,
@@ -30,9 +31,11 @@ def load(
     Args:
         model: a name (``rechka models list``), a folder, or the path of a card. None takes ``t-one`` if it is on disk,
             else the embedded model; ``asr.note`` then says so in a sentence for the user.
+        refine: a second model, named in the same ways, that reads every phrase again when it is closed; where it knows
+            better a ``Refined`` event follows, and transcripts hold its text.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads of one model step; None lets the backend choose.
-        decoder: instead of the card's settings, which by default are beam search where there is a language model on
+        decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a language model on
             disk or hotwords are given, and greedy search elsewhere.
         offline: False pulls what is missing. None and True never touch the network.
     Raises:
@@ -51,7 +54,11 @@ def load(
         pull(entry, hub=Hub.from_environment(offline=False))
     asr = put_together(entry, device=device, threads=threads, decoder=decoder)
     asr.note = note
-    return asr
+    if refine is None:
+        return asr
+    from rechka.recognizers import two_pass
+
+    return two_pass(asr, load(refine, device=device, threads=threads, offline=offline))
 
 
 def choose() -> tuple[Entry, str]:

@@ -6,6 +6,7 @@ from rechka.recognizers.chunked import ChunkRecognizer, DecoderFactory
 from rechka.recognizers.face import StreamRecognizer
 from rechka.recognizers.phrased import PhraseRecognizer
 from rechka.recognizers.stream import Stream
+from rechka.recognizers.two_pass import TwoPassRecognizer, two_pass
 
 __all__ = [
     "Asr",
@@ -14,7 +15,9 @@ __all__ = [
     "PhraseRecognizer",
     "Stream",
     "StreamRecognizer",
+    "TwoPassRecognizer",
     "assemble",
     "default_segmenter",
     "make_vad",
+    "two_pass",
 ]
