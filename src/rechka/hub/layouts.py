@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rechka.backends.onnx_file import summarise
-from rechka.errors import BadModelFile
+from rechka.errors import BadModelFile, ModelNotFound
 from rechka.hub.card import Card, CardFile
 
 
@@ -45,7 +45,7 @@ def metadata(path: Path) -> Mapping[str, str]:
     """What a graph says of itself; nothing if it is no graph, which its family's loader will tell better."""
     try:
         return summarise(path).metadata
-    except BadModelFile:
+    except (BadModelFile, ModelNotFound):
         return {}
 
 
@@ -117,4 +117,74 @@ def _few(kind: str) -> dict[str, int]:
     return {"beam_width": 4} if kind == "rnnt" else {}
 
 
-_LAYOUTS: tuple[Callable[[Path, set[str]], Card | None], ...] = (_gigaam_by_name, _gigaam_of_sherpa)
+_PART = re.compile(r"(?P<role>encoder|decoder|joiner)(?P<tag>[A-Za-z0-9_+-][A-Za-z0-9._+-]*?)?(?P<int8>\.int8)?\.onnx")
+_GRAPH_FOLDERS = ("", "am-onnx/", "am/", "exp/")
+"""sherpa-onnx: all in one folder; Vosk 5: ``am-onnx`` or ``am``; icefall's recipes: ``exp``."""
+_TOKEN_FILES = ("tokens.txt", "lang/tokens.txt", "data/lang*/tokens.txt")
+_PAUSE_S = 1.2
+"""Without a token for so long a phrase is over: sherpa-onnx's rule 2."""
+
+
+def icefall(folder: Path, _names: Collection[str] = (), *, precision: str = "fp32") -> Card | None:
+    """A card for a transducer as sherpa-onnx, Vosk 5 and icefall lay it out, or None if there is none.
+
+    The parts are ``encoder*.onnx``, ``decoder*.onnx``, ``joiner*.onnx`` with equal endings; the table ``tokens.txt``.
+
+    Args:
+        folder: of the model.
+        precision: ``"fp32"`` or ``"int8"``: which is taken where both are there. The decoder, a table, stays fp32.
+    Raises:
+        ModelNotFound: a model of Vosk before 5, which is Kaldi's and none of ours.
+    """
+    if (folder / "am" / "final.mdl").is_file():
+        raise ModelNotFound(
+            f"{folder} is a Kaldi model of Vosk before version 5, which rechka cannot run",
+            remedy="take one with am-onnx/encoder.onnx, such as alphacep/vosk-model-ru",
+        )
+    files = _parts(folder, precision == "int8")
+    if files is None:
+        return None
+    tables = (path.relative_to(folder).as_posix() for name in _TOKEN_FILES for path in sorted(folder.glob(name)))
+    files["tokens"] = next(tables, "lang/tokens.txt" if files["encoder"].startswith("am") else "tokens.txt")
+    streaming = "decode_chunk_len" in metadata(folder / files["encoder"])
+    return card_for(
+        folder, "zipformer", files, {}, language=_language(folder / files["tokens"]),
+        decoder={"beam_width": 4, "length_norm": True}, segmenter={"min_silence_s": _PAUSE_S} if streaming else {},
+    )  # fmt: skip
+
+
+def _parts(folder: Path, int8: bool) -> dict[str, str] | None:
+    """Encoder, decoder and joiner of a folder, or None; a part that is missing has the name that it should have."""
+    for place in _GRAPH_FOLDERS:
+        found: dict[str, dict[tuple[str, bool], str]] = {}
+        for path in sorted((folder / place).glob("*.onnx")):
+            if match := _PART.fullmatch(path.name):
+                found.setdefault(match["tag"] or "", {})[match["role"], bool(match["int8"])] = place + path.name
+        roles = {tag: {role for role, _ in parts} for tag, parts in found.items()}
+        # A folder of this name is an icefall model with any one part; elsewhere "encoder.onnx" may be another family's.
+        known = [tag for tag in roles if place == "am-onnx/" or len(roles[tag]) == 3 or "joiner" in roles[tag]]
+        if known:
+            tag = min(known, key=lambda tag: (-len(roles[tag]), len(tag), tag))
+            parts = found[tag]
+            return {
+                role: parts.get((role, int8 and role != "decoder"))
+                or parts.get((role, False))
+                or parts.get((role, True), f"{place}{role}{tag}.onnx")
+                for role in ("encoder", "decoder", "joiner")
+            }
+    if (folder / "am" / "jit_script.pt").is_file():  # Vosk 5 without its ONNX part
+        return {role: f"am-onnx/{role}.onnx" for role in ("encoder", "decoder", "joiner")}
+    return None
+
+
+def _language(tokens: Path) -> str:
+    """Russian if the tokens are Cyrillic, else undetermined: nothing in such a folder tells."""
+    try:
+        with tokens.open("rb") as file:
+            text = file.read(1 << 20).decode("utf-8", "replace")
+    except OSError:
+        return "ru"  # it is missing or unreadable, which loading will say
+    return "ru" if any("а" <= letter <= "я" for letter in text.lower()) else "und"
+
+
+_LAYOUTS: tuple[Callable[[Path, set[str]], Card | None], ...] = (_gigaam_by_name, _gigaam_of_sherpa, icefall)
