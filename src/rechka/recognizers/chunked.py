@@ -118,6 +118,7 @@ class ChunkRecognizer:
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = 30.0,
+        min_silence_s: float | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """A new stream; see ``Stream`` for the arguments."""
@@ -142,6 +143,7 @@ class ChunkRecognizer:
             speaker=speaker,
             partials=partials,
             limit_s=limit_s,
+            segmenter=self.segmenter.with_pause(min_silence_s, self.timeline),
             drive=drive,
         )
 
@@ -247,7 +249,7 @@ class _Work:
             speech = self.recognizer.evidence(piece)
         else:
             speech, self.listening = listener.told((yield listener.search, self.listening, piece), piece)
-        actions, self.segmenter = self.recognizer.segmenter.step(self.segmenter, speech)
+        actions, self.segmenter = self.stream.segmenter.step(self.segmenter, speech)
         self.kept = np.concatenate([self.kept, values]) if len(self.kept) else values
         yield from self._carry_out(actions)
         self.kept = self.kept[self.segmenter.keep - self.kept_start :]
@@ -255,7 +257,7 @@ class _Work:
 
     def flush(self) -> Generator[Asked, Any, None]:
         """The end of the audio."""
-        actions, self.segmenter = self.recognizer.segmenter.flush(self.segmenter)
+        actions, self.segmenter = self.stream.segmenter.flush(self.segmenter)
         yield from self._carry_out(actions)
 
     def show(self) -> None:

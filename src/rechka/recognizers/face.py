@@ -30,9 +30,13 @@ class StreamRecognizer(Protocol):
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = 30.0,
+        min_silence_s: float | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> Stream:
-        """A new stream; see ``Stream`` for the arguments."""
+        """A new stream; see ``Stream`` for the arguments.
+
+        ``min_silence_s``: a pause this long ends a phrase of this stream; None for the recogniser's own.
+        """
         ...
 
     def pending(self, stream: Stream) -> int:

@@ -90,7 +90,8 @@ class PhraseRecognizer:
         self.timeline = Timeline.of(model.spec)
         self.decoder_factory = decoder_factory
         self.vad = vad
-        options = FrameOptions.of(segmenter_options or PHRASED, Timeline(vad.sample_rate, vad.window))
+        self.windows = Timeline(vad.sample_rate, vad.window)
+        options = FrameOptions.of(segmenter_options or PHRASED, self.windows)
         self.geometry, options = Geometry.of(model.spec, vad.window, options, partial_s)
         self.segmenter = Segmenter(options)
         self.block = vad.window * max(1, round(BLOCK_S * vad.sample_rate / vad.window))
@@ -106,6 +107,7 @@ class PhraseRecognizer:
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = 30.0,
+        min_silence_s: float | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """A new stream; see ``Stream`` for the arguments."""
@@ -118,6 +120,7 @@ class PhraseRecognizer:
             speaker=speaker,
             partials=partials,
             limit_s=limit_s,
+            segmenter=self.segmenter.with_pause(min_silence_s, self.windows),
             drive=drive,
         )
 
@@ -140,7 +143,7 @@ class PhraseRecognizer:
         )
         walks = []
         for stream, (audio, last), probabilities in zip(ready, portions, heard, strict=True):
-            walk = Walk(self.segmenter, self.geometry, stream.progress.walk, partials=stream.partials)
+            walk = Walk(stream.segmenter, self.geometry, stream.progress.walk, partials=stream.partials)
             walk.hear(audio, probabilities, last=last)
             walks.append(walk)
         notes = [(stream.decoder, note) for stream, walk in zip(ready, walks, strict=True) for note in walk.requests]

@@ -16,6 +16,7 @@ from rechka.types import F32, Event, ModelSpec
 if TYPE_CHECKING:
     from rechka.audio.resample import Resampler
     from rechka.protocols import Decoder
+    from rechka.segmentation import Segmenter
 
 PIECE_S = 30.0
 """Samples pass a resampler and a bounded inbox in pieces of at most this length."""
@@ -89,6 +90,7 @@ class Stream:
         speaker: name that its segments carry.
         partials: whether ``Partial`` events are wanted.
         limit_s: seconds of audio that the inbox holds; None for no limit.
+        segmenter: cuts this stream's phrases, where the recogniser cuts any.
         drive: called after each piece of audio, to run the steps at once; None if others run them.
     """
 
@@ -102,6 +104,7 @@ class Stream:
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = PIECE_S,
+        segmenter: Segmenter | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> None:
         self.spec = spec
@@ -109,6 +112,7 @@ class Stream:
         self.decoder = decoder
         self.channel = channel
         self.speaker = speaker
+        self._segmenter = segmenter
         self.partials = partials
         self.limit = None if limit_s is None else max(round(limit_s * spec.sample_rate), spec.chunk or 0)
         self.inbox = Inbox()
@@ -118,6 +122,12 @@ class Stream:
         self._drive = drive
         self._resampler: Resampler | None = None
         self._rate = 0
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """Cuts this stream's phrases."""
+        assert self._segmenter is not None, "a recogniser that cuts phrases opens its streams with a segmenter"
+        return self._segmenter
 
     @property
     def finished(self) -> bool:

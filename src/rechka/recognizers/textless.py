@@ -63,7 +63,8 @@ class LabelRecognizer:
                 remedy="make the VAD for the model's sample rate",
             )
         self.vad = vad
-        options = FrameOptions.of(segmenter_options or PHRASED, Timeline(vad.sample_rate, vad.window))
+        self.windows = Timeline(vad.sample_rate, vad.window)
+        options = FrameOptions.of(segmenter_options or PHRASED, self.windows)
         self.geometry, options = Geometry.of(self.spec, vad.window, options, partial_s=1.0)
         self.segmenter = Segmenter(options)
         self.block = vad.window * max(1, round(BLOCK_S * vad.sample_rate / vad.window))
@@ -77,6 +78,7 @@ class LabelRecognizer:
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = 30.0,
+        min_silence_s: float | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """A new stream; see ``Stream`` for the arguments.
@@ -95,6 +97,7 @@ class LabelRecognizer:
             speaker=speaker,
             partials=False,
             limit_s=limit_s,
+            segmenter=self.segmenter.with_pause(min_silence_s, self.windows),
             drive=drive,
         )
 
@@ -118,7 +121,7 @@ class LabelRecognizer:
         )
         walks = []
         for stream, (audio, last), probabilities in zip(ready, portions, heard, strict=True):
-            walk = Walk(self.segmenter, self.geometry, stream.progress.walk, partials=False)
+            walk = Walk(stream.segmenter, self.geometry, stream.progress.walk, partials=False)
             walk.hear(audio, probabilities, last=last)
             walks.append(walk)
         labels = iter(self.model.labels([note.audio for walk in walks for note in walk.requests]))

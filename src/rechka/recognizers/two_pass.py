@@ -197,6 +197,7 @@ class TwoPassRecognizer:
         speaker: str | None = None,
         partials: bool = True,
         limit_s: float | None = 30.0,
+        min_silence_s: float | None = None,
         drive: Callable[[Stream], None] | None = None,
     ) -> Stream:
         """A new stream; see ``Stream`` for the arguments."""
@@ -206,6 +207,7 @@ class TwoPassRecognizer:
             speaker=speaker,
             partials=partials,
             limit_s=None if drive is not None else limit_s,
+            min_silence_s=min_silence_s,
         )
         return TwoPassStream(first, self.second.spec.sample_rate, hotwords=hotwords, drive=drive)
 

@@ -170,6 +170,19 @@ class Segmenter:
     def __init__(self, options: FrameOptions) -> None:
         self.options = options
 
+    def with_pause(self, min_silence_s: float | None, timeline: Timeline) -> Segmenter:
+        """The same rules with another pause that ends a phrase, never shorter than ``expand``; None for this one.
+
+        Raises:
+            UsageError: not a positive length.
+        """
+        if min_silence_s is None:
+            return self
+        if not 0.0 < min_silence_s < float("inf"):
+            raise UsageError(f"min_silence_s must be above 0, got {min_silence_s}", remedy="0.6 is T-one's value")
+        pause = max(1, self.options.expand, timeline.frames(min_silence_s))
+        return Segmenter(replace(self.options, min_silence=pause))
+
     def initial_state(self) -> SegmenterState:
         """The state before the first frame."""
         return SegmenterState()
