@@ -241,6 +241,42 @@ def test_streams_share_a_run_only_where_it_changes_nothing(tmp_path, leak, batch
     assert graph.mix == mix
 
 
+def test_an_8_bit_graph_is_run_item_by_item(tmp_path):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    encoder(tmp_path / "g.onnx", head="ctc", leak=False)
+    int8 = tmp_path / "g.int8.onnx"
+    quantize_dynamic(tmp_path / "g.onnx", int8, weight_type=QuantType.QUInt8, op_types_to_quantize=["Conv", "MatMul"])
+    model = gigaam.load({"model": int8}, {"task": "ctc"}, threads=1)
+    audio = [noise(0.4, 1), noise(0.4, 2) * 0.01]
+    together, _ = model.step(audio, [0, 0])
+    assert model.graph.mix == "alone"
+    for piece, samples in zip(together, audio, strict=True):
+        assert np.array_equal(piece.values, model.step([samples], [0])[0][0].values)
+
+
+def test_a_16_bit_graph_is_fed_with_its_own_type(tmp_path):
+    encoder(tmp_path / "g.onnx", head="ctc")
+    graph = onnx.load(tmp_path / "g.onnx")
+    for value in (*graph.graph.input, *graph.graph.output):
+        if value.type.tensor_type.elem_type == FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    for weight in graph.graph.initializer:
+        if weight.data_type == FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    onnx.save(graph, tmp_path / "h.onnx")
+    full, half = (gigaam.load({"model": tmp_path / name}, {"task": "ctc"}, threads=1) for name in ("g.onnx", "h.onnx"))
+    one, other = (model.step([noise(0.4, 1)], [0])[0][0].values for model in (full, half))
+    assert other.dtype == np.float32
+    assert np.abs(one - other).max() < 0.3
+
+
+def test_nothing_asked_costs_nothing(tmp_path):
+    model = opened(layout(tmp_path / "m", "reference emo"))
+    model.graph._backend = None
+    assert model.labels([]) == []
+
+
 def test_emotion_gives_labels(tmp_path):
     model = opened(layout(tmp_path / "m", "reference emo"))
     long = noise(70.0)

@@ -82,7 +82,7 @@ class EncoderGraph:
     def _groups(self, sizes: Sequence[int]) -> list[list[int]]:
         """Items that share a run, of about the same length."""
         order = sorted(range(len(sizes)), key=lambda i: sizes[i])
-        if len(sizes) == 1 or self.mix == "alone":
+        if len(sizes) <= 1 or self.mix == "alone":
             return [[i] for i in order]
         groups: list[list[int]] = []
         for i in order:
