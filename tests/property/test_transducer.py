@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.decoding import TransducerBeam, TransducerGreedy, build_decoder
+from rechka.decoding.hotwords import compile_hotwords
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import DecoderOptions
 from rechka.types import Encoded, LogProbs, Tokens
@@ -232,6 +233,24 @@ def test_hotwords_over_pieces_end_with_the_phrase():
                                                         hotwords={"вг": 40.0}))  # fmt: skip
     best = hot.best(run(hot, [audio(4, 3)]))
     assert "вг" in pieces.text(best.tokens).split()
+
+
+@pytest.mark.parametrize("text", ["да река", "да, река.", "да Река!", "«река»"])
+def test_hotwords_are_found_beside_punctuation_and_with_a_capital(text):
+    letters = Tokens((*" ,.!«»адекраРб", ""), blank=14)
+    table = compile_hotwords({"река": 3.0}, replace(letters, symbols=(*letters.symbols, " ")))
+
+    def earned(words):
+        state, total = table.start, 0.0
+        for letter in words:
+            token = letters.symbols.index(letter)
+            total += table.earned[state, token]
+            state = table.next[state, token]
+        return total + table.earned[state, -1]
+
+    assert earned(text) == pytest.approx(3.0)
+    assert earned(text.replace("ка", "ка, река")) == pytest.approx(6.0)
+    assert earned(text.replace("река", "рекаа").replace("Река", "Рекаа")) == 0.0
 
 
 def test_length_norm_ranks_by_score_per_token():

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from rechka.errors import UsageError
 from rechka.types import Tokens
 
+_AS_SPACE = str.maketrans(dict.fromkeys('.,!?;:\u2026"«»()', " "))
+"""Letters of end-to-end vocabularies that stand between words."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hotwords:
@@ -35,10 +38,11 @@ class Hotwords:
 
 
 class _Node:
-    __slots__ = ("credit", "earned", "fail", "index", "next")
+    __slots__ = ("credit", "earned", "fail", "index", "letter", "next")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, letter: str = "") -> None:
         self.index = index
+        self.letter = letter
         self.next: dict[str, _Node] = {}
         self.fail: _Node = self
         self.credit = 0.0
@@ -48,8 +52,9 @@ class _Node:
 def compile_hotwords(entries: Mapping[str, float], tokens: Tokens) -> Hotwords | None:
     """The automaton for words or phrases and their boosts; None for no entries.
 
-    An entry matches whole words only. A positive boost is credited letter by letter; a negative one is charged when
-    the entry is complete. Entries that overlap add up.
+    An entry matches whole words only, and punctuation ends a word as a space does. Where the vocabulary has capitals,
+    an entry in small letters also matches with its first letter capital. A positive boost is credited letter by letter;
+    a negative one is charged when the entry is complete. Entries that overlap add up.
 
     Raises:
         UsageError: an entry is empty, has a letter that the vocabulary lacks, or a boost that is not a number.
@@ -60,13 +65,12 @@ def compile_hotwords(entries: Mapping[str, float], tokens: Tokens) -> Hotwords |
     nodes = [_Node(0)]
     root = nodes[0]
     words: set[str] = set()
-    for entry, boost in entries.items():
-        phrase = _spelled(entry, boost, alphabet)
+    for phrase, boost in _variants(entries, alphabet):
         words.update(phrase.split())
         node = root
         for depth, letter in enumerate(f" {phrase} "):
             if letter not in node.next:
-                nodes.append(_Node(len(nodes)))
+                nodes.append(_Node(len(nodes), letter))
                 node.next[letter] = nodes[-1]
             node = node.next[letter]
             if depth <= len(phrase):  # the space at the end is the last step, and earns the whole
@@ -81,12 +85,27 @@ def compile_hotwords(entries: Mapping[str, float], tokens: Tokens) -> Hotwords |
             if token == tokens.blank:
                 continue
             at = node
-            for letter in symbol:
+            for letter in symbol.translate(_AS_SPACE):
+                if letter == " " == at.letter:
+                    continue  # a space after punctuation is no second one
                 at = _follow(at, letter)
                 earned[node.index, token] += at.earned
             goto[node.index, token] = at.index
     credit = np.array([node.credit for node in nodes])
     return Hotwords(frozenset(words), _follow(root, " ").index, goto, earned, credit, earned + credit[goto])
+
+
+def _variants(entries: Mapping[str, float], alphabet: set[str]) -> list[tuple[str, float]]:
+    """The entries as they may be written, with their boosts."""
+    found: dict[str, float] = {}
+    capitals = {}
+    for entry, boost in entries.items():
+        phrase = _spelled(entry, boost, alphabet)
+        spaced = " ".join(phrase.translate(_AS_SPACE).split()) or phrase
+        found[spaced] = found.get(spaced, 0.0) + boost
+        if spaced[0].upper() != spaced[0] and spaced[0].upper() in alphabet:
+            capitals[spaced[0].upper() + spaced[1:]] = boost
+    return [*found.items(), *((phrase, boost) for phrase, boost in capitals.items() if phrase not in found)]
 
 
 def _spelled(entry: str, boost: float, alphabet: set[str]) -> str:
