@@ -1,0 +1,290 @@
+"""The same models in rechka and in sherpa-onnx: is the text equal, and what does it cost?
+
+    python benchmarks/parity_sherpa.py [--rounds 7] [--sherpa-python PATH] [--write docs/parity.md]
+
+Models have random weights in the exact layout that is published, so the text is noise, and a difference of one token is
+a difference. Both programs get the same files, the same float32 audio and one thread; the clock is the CPU time of the
+process, from samples to text, features included. Turns are taken in one run, one after the other, so that whatever else
+the machine does hits both; a ratio is taken within a round, and the table shows the median and the range.
+
+sherpa-onnx runs in a process of its own (``--sherpa-python``: a Python that has it). Needs ``rechka[train]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+HEAD = """# Side by side with sherpa-onnx
+
+Made by `python benchmarks/parity_sherpa.py --write docs/parity.md`; not edited by hand.
+
+The same files, the same audio, one thread each, in turns within one run. Weights are random, in the layouts that are
+published: the text is noise, equal if and only if every token is. Speed is the CPU time of sherpa-onnx divided by ours,
+from samples to text, features included: above 1 rechka is faster. Median of {rounds} rounds, and the range.
+
+sherpa-onnx {theirs}, ONNX Runtime {ours} in rechka, {machine}.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row of the table.
+
+    Attributes:
+        name: what is measured.
+        kind: of ``turn_of`` and of the worker.
+        folder: of the model, relative to the work folder.
+        method: of the search, in sherpa-onnx's words.
+        streams: decoded side by side.
+        seconds: of audio per stream.
+        rate: samples per second.
+        note: shown in the table.
+    """
+
+    name: str
+    kind: str
+    folder: str
+    method: str = "greedy_search"
+    streams: int = 1
+    seconds: float = 12.0
+    rate: int = 16000
+    note: str = ""
+
+
+BEAM = "modified_beam_search"
+CASES = [
+    Case("zipformer, streaming", "online", "online"),
+    Case("zipformer, streaming, 8 streams", "online", "online", streams=8, seconds=6.0),
+    Case("zipformer, streaming, modified beam search", "online", "online", BEAM),
+    Case("zipformer, offline", "offline", "offline"),
+    Case("zipformer, offline, modified beam search", "offline", "offline", BEAM),
+    Case("T-one, greedy", "t_one", "tone", rate=8000, seconds=6.0),
+    Case("T-one, greedy, 8 streams", "t_one", "tone", rate=8000, seconds=6.0, streams=8),
+]
+
+
+def audio(case: Case) -> list[Any]:
+    """A tone that goes up and down in loudness and pitch, in noise, for every stream."""
+    time_ = np.arange(round(case.seconds * case.rate)) / case.rate
+    swept = 0.3 * np.abs(np.sin(2 * np.pi * 1.3 * time_)) * np.sin(2 * np.pi * (300 + 200 * np.sin(3 * time_)) * time_)
+    return [
+        (swept + 0.05 * np.random.default_rng(seed).standard_normal(len(time_))).astype(np.float32)
+        for seed in range(case.streams)
+    ]
+
+
+def make_models(folder: Path) -> None:
+    """Transducers of the size of Vosk's (20 and 65 million weights), T-one at full size."""
+    from rechka.testing.transducers import write_transducer
+
+    write_transducer(folder / "online", "zipformer2", width=384, depth=17, layers=16, left=64, blank=16.0)
+    write_transducer(folder / "offline", "offline", width=512, depth=31, blank=16.0)
+    import torch
+
+    from rechka.export import tone
+    from rechka.nn.tone import Tone
+    from rechka.nn.tone_config import ToneConfig
+    from rechka.nn.weights import recipe_weights
+
+    torch.set_num_threads(1)
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in Tone().state_dict().items()}
+    model = tone.build(recipe_weights(shapes, 777), ToneConfig(), form="published", precision="fp16", state="float16")
+    (folder / "tone").mkdir()
+    (folder / "tone" / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "tone" / "tokens.txt").write_text(tone.tokens_text(), encoding="utf-8")
+
+
+Turn = Callable[[], "tuple[float, list[str]]"]
+
+
+def ours(case: Case, root: Path) -> Turn:
+    """From samples to text, as a caller of rechka gets it."""
+    import rechka
+    from rechka.options import DecoderOptions
+
+    greedy = case.method == "greedy_search"
+    options = DecoderOptions(
+        kind="greedy" if greedy else "beam", beam_width=4, beam_prune_logp=-1e9, token_min_logp=-1e9, length_norm=True
+    )
+    asr = rechka.load(root / case.folder, threads=1, decoder=options)
+    samples = audio(case)
+
+    def whole() -> tuple[float, list[str]]:
+        start = time.process_time()
+        segments = asr.recognizer.read(samples[:1])  # type: ignore[attr-defined]
+        return time.process_time() - start, [segment.text for segment in segments]
+
+    def streams() -> tuple[float, list[str]]:
+        start = time.process_time()
+        opened = [asr.recognizer.open(partials=False, limit_s=None) for _ in samples]
+        for stream, values in zip(opened, samples, strict=True):
+            stream.feed(values, case.rate)
+            stream.finish()
+        asr.recognizer.run(opened)
+        events = [[e for e in stream.take() if isinstance(e, rechka.Final)] for stream in opened]
+        return time.process_time() - start, [" ".join(event.segment.text for event in found) for found in events]
+
+    return whole if case.kind == "offline" else streams
+
+
+def tail(case: Case, samples: int) -> int:
+    """Silence that makes sherpa-onnx decode as many chunks as we do: it leaves out the last of a stream."""
+    if case.kind == "offline":
+        return 0
+    if case.kind == "t_one":
+        chunk, before = 2400, 2400
+        chunks = -(-(samples + 2 * before + 240) // chunk)  # padding on both sides, or the lag where that is longer
+        return (chunks + 1) * chunk - before - samples
+    shift, length, behind = 32, 45, 5120
+    chunks = -(-(samples + behind) // (shift * 160))
+    return ((chunks - 1) * shift + length + 1) * 160 - samples
+
+
+def worker(root: Path) -> None:
+    """The other process: for every number of a case on stdin, CPU seconds and texts on stdout."""
+    import sherpa_onnx
+
+    print(json.dumps(["ready", sherpa_onnx.__version__]), flush=True)
+    recognizers: dict[tuple[str, str], Any] = {}
+    for line in sys.stdin:
+        case = CASES[int(line)]
+        key = case.folder, case.method
+        if key not in recognizers:
+            recognizers[key] = recognizer(sherpa_onnx, case, root / case.folder)
+        model = recognizers[key]
+        before = np.zeros(2400 if case.kind == "t_one" else 0, np.float32)
+        samples = [np.concatenate([before, x, np.zeros(tail(case, len(x)), np.float32)]) for x in audio(case)]
+        start = time.process_time()
+        streams = [model.create_stream() for _ in samples]
+        for stream, values in zip(streams, samples, strict=True):
+            stream.accept_waveform(case.rate, values)
+        if case.kind in ("offline", "nemo_ctc"):
+            model.decode_streams(streams)
+            texts = [stream.result.text for stream in streams]
+        else:
+            for stream in streams:
+                stream.input_finished()
+            while ready := [stream for stream in streams if model.is_ready(stream)]:
+                model.decode_streams(ready)
+            texts = [model.get_result(stream) for stream in streams]
+        print(json.dumps([time.process_time() - start, texts]), flush=True)
+
+
+def recognizer(sherpa_onnx: Any, case: Case, folder: Path) -> Any:
+    """sherpa-onnx's recogniser for a case."""
+    common = {"tokens": str(folder / "tokens.txt"), "num_threads": 1}
+    if case.kind == "t_one":
+        return sherpa_onnx.OnlineRecognizer.from_t_one_ctc(model=str(folder / "model.onnx"), **common)
+    parts = {role: str(folder / f"{role}.onnx") for role in ("encoder", "decoder", "joiner")}
+    search = {"decoding_method": case.method, "max_active_paths": 4}
+    family = sherpa_onnx.OfflineRecognizer if case.kind == "offline" else sherpa_onnx.OnlineRecognizer
+    return family.from_transducer(**parts, **common, **search)
+
+
+class Sherpa:
+    """The other process, seen from here."""
+
+    def __init__(self, python: str, root: Path) -> None:
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.version = self._answer()[1]
+
+    def turn(self, index: int) -> tuple[float, list[str]]:
+        """One turn of a case."""
+        assert self.process.stdin is not None
+        print(index, file=self.process.stdin, flush=True)
+        seconds, texts = self._answer()
+        return float(seconds), list(texts)
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("sherpa-onnx did not answer; is it installed for --sherpa-python?")
+        return json.loads(line)
+
+
+def same(ours: list[str], theirs: list[str]) -> str:
+    """How many of the texts are equal, spaces aside that sherpa-onnx leaves at the beginning."""
+    equal = sum(a.split() == b.split() for a, b in zip(ours, theirs, strict=True))
+    return "equal" if equal == len(ours) else f"**{equal} of {len(ours)} equal**"
+
+
+def measure(rounds: int, python: str) -> tuple[list[str], str]:
+    """Rows of the table, and the version of sherpa-onnx."""
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        make_models(root)
+        other = Sherpa(python, root)
+        for index, case in enumerate(CASES):
+            turn = ours(case, root)
+            (_, text), (_, theirs) = turn(), other.turn(index)
+            pairs = [(turn()[0], other.turn(index)[0]) for _ in range(rounds)]
+            ratios = [b / a for a, b in pairs]
+            length = case.seconds * case.streams
+            mark = " **slower**" if median(ratios) < 1 else ""
+            words = sum(len(one.split()) for one in text)
+            rows.append(
+                f"| {case.name} | {same(text, theirs)} ({words} words) | {length / median(a for a, _ in pairs):.1f} "
+                f"| {length / median(b for _, b in pairs):.1f} "
+                f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){mark} |"
+            )
+            print(rows[-1], file=sys.stderr, flush=True)
+        other.process.terminate()
+        other.process.wait()
+    return rows, other.version
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sherpa-python", default=sys.executable, help="a Python that has sherpa-onnx")
+    parser.add_argument("--write", type=Path, help="file for the page")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments.worker)
+        return 0
+    import onnxruntime
+
+    rows, version = measure(arguments.rounds, arguments.sherpa_python)
+    page = HEAD.format(rounds=arguments.rounds, theirs=version, ours=onnxruntime.__version__, machine=machine())
+    table = [
+        "| model | text | rechka, audio s per CPU s | sherpa-onnx | ratio, median (range) |",
+        "|---|---|---|---|---|",
+    ]
+    text = "\n".join([page, *table, *rows, ""])
+    if arguments.write:
+        arguments.write.write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def machine() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown processor"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, shared with other work" if names else "unknown processor"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
