@@ -85,6 +85,13 @@ def test_an_unsure_witness_is_not_believed() -> None:
     assert (text, found.rejected) == ("мм", "other"), "but not even an unsure witness heard so much"
 
 
+def test_dropping_loses_nothing_that_was_heard() -> None:
+    """The credits took the letters of a garbled last word: the word comes back as it was heard."""
+    text, found = verdict("спасибо сдёх", "спасибо счёт субтитры сделал кто-то")
+    assert text == "спасибо сдёх"
+    assert (found.dropped, found.restored) == (("счёт субтитры сделал кто-то",), ("сдёх",))
+
+
 def test_times_stay_in_order() -> None:
     found = judge(spoken("раз два три четыре пять шесть"), spoken("раз три пять шесть", rate=0.15))
     edges = [time for word in found.words for time in (word.start, word.end)]

@@ -8,17 +8,18 @@ nothing of the kind was there. The letters of both are aligned (edit distance wi
 2. A run of words without a witness stays if the first text has at least half as many letters in the same place:
    something was said there, and the second model reads it better. Runs of up to three letters stay too, since CTC often
    swallows short words. Otherwise nothing was said there, and the run is *dropped*. So end loops and credits.
-3. A run of words of the first text, eight letters or more, none of which is in the second, is *restored* if the first
-   model was sure of it, and unless the words beside it hold digits, which may be the same words written otherwise.
-4. If the second text is empty, or shares less than three letters in ten with a first text that was sure, or nothing of
-   it stays, it is *rejected*, and the first stays.
+3. A run of words of the first text, eight letters or more, that the second left out is *restored* if the first model
+   was sure of it; so is any run whose place only dropped words took. Not if the words beside it hold digits, which may
+   be the same words written otherwise.
+4. If the second text is empty, or has less than half of the letters of a first text that was sure (digits excepted), or
+   nothing of it stays, it is *rejected*, and the first stays.
 
 What was dropped, restored or rejected stands in the segment's labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -29,11 +30,11 @@ from rechka.types import Segment, Word
 
 SURE = 0.6
 """Mean confidence of words that are believed against a stronger model."""
-SHARE = 0.3
-"""Share of common letters below which two texts are not about the same sound."""
+SHARE = 0.5
+"""Share of its letters that a sure witness finds again in a text about the same sound; by chance a third or so."""
 SHORT, LONG = 3, 8
 """Letters of a run that needs no witness, and of one that is worth restoring."""
-SUBSTITUTE, OPEN, EXTEND = 2, 3, 2
+SUBSTITUTE, OPEN, EXTEND = 2, 1, 2
 """Costs of aligning letters: of a wrong letter, of a gap, and of each letter in it."""
 
 
@@ -81,17 +82,17 @@ def judge(first: Sequence[Word], second: Sequence[Word]) -> Verdict:
     steps = _align("".join(heard), "".join(read))
     first_at, second_at = _owners(heard), _owners(read)
     matched = [0] * len(second)
-    touched = [False] * len(first)
-    for i, j, same in steps:
-        if i >= 0 and j >= 0:
-            touched[first_at[i]] = True
-            matched[second_at[j]] += same
+    for _, j, same in steps:
+        if same:
+            matched[second_at[j]] += 1
     total = sum(map(len, heard))
-    if sum(matched) < SHARE * min(total, sum(map(len, read))) and total >= LONG and _sure(first):
+    numerals = any(char.isdigit() for word in read for char in word)  # they share no letters with what was heard
+    if sum(matched) < SHARE * total and total >= LONG and not numerals and _sure(first):
         return Verdict(tuple(first), rejected="other")
     kept, dropped = _with_witness(second, read, matched, steps, second_at)
-    missing = _missing(first, heard, touched, steps, first_at, second_at, second)
-    if not kept and not missing:
+    pairs = {(first_at[i], second_at[j]) for i, j, _ in steps if i >= 0 and j >= 0}
+    missing = _missing(first, heard, pairs, set(kept), steps, first_at, second_at, second)
+    if not kept:
         return Verdict(tuple(first), rejected="other")
     parts = [*((index, 0, [second[index]]) for index in kept), *((at, 1, run) for at, run in missing)]
     placed = sorted(parts, key=lambda part: part[:2])
@@ -151,18 +152,22 @@ def _heard_in(run: Sequence[int], steps: Sequence[_Step], owner: Sequence[int]) 
 def _missing(
     first: Sequence[Word],
     heard: Sequence[str],
-    touched: Sequence[bool],
+    pairs: Set[tuple[int, int]],
+    kept: Set[int],
     steps: Sequence[_Step],
     owner: Sequence[int],
     second_owner: Sequence[int],
     second: Sequence[Word],
 ) -> list[tuple[int, list[Word]]]:
-    """Rule 3: runs of the first text that the second left out, with the index of the second's word before them."""
+    """Rule 3: runs of the first text that are not in the second, with the index of the second's word before them."""
     found = []
-    for gone, group in groupby(range(len(first)), key=lambda index: not touched[index]):
+    covered = {i for i, j in pairs if j in kept}
+    replaced = {i for i, _ in pairs} - covered
+    for gone, group in groupby(range(len(first)), key=lambda index: index not in covered):
         run = list(group)
         words = [first[index] for index in run]
-        if not gone or sum(len(heard[index]) for index in run) < LONG or not _sure(words):
+        left_out = sum(len(heard[index]) for index in run) >= LONG and _sure(words)
+        if not gone or not (left_out or replaced & set(run)):
             continue
         at = [n for n, (i, _, _) in enumerate(steps) if i >= 0 and run[0] <= owner[i] <= run[-1]]
         before = next((second_owner[j] for _, j, _ in reversed(steps[: at[0]]) if j >= 0), -1)
