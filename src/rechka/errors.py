@@ -26,6 +26,17 @@
     ├── MissingExtra               missing_extra         (ImportError) an optional dependency is not installed
     ├── OutputError                output                (OSError) a result could not be written
     ├── DataError                  data                  (ValueError) a training or test record that cannot be used
+    ├── ServiceError
+    │   ├── Overloaded             service.overloaded    no room for one more stream or request now
+    │   ├── Draining               service.draining      the server is about to stop
+    │   ├── Unauthorized           service.unauthorized  no key, or one that is unknown or expired
+    │   ├── Forbidden              service.forbidden     a key without the scope that is needed
+    │   ├── QuotaExceeded          service.quota         the key has used up what it is allowed
+    │   ├── TooLarge               service.too_large     a message, upload or stream beyond its limit
+    │   ├── IdleTimeout            service.idle          nothing came for too long
+    │   ├── BadRequest             service.bad_request   a message or a parameter that cannot be used
+    │   ├── NoSuchThing            service.not_found     an address, model or job that does not exist
+    │   └── StreamFailed           service.failed        a fault inside rechka ended this stream only
     ├── StreamFull                 stream.full           (RuntimeError) more audio than the inbox has room for
     └── StreamClosed               stream.closed         (RuntimeError) audio after finish()
 
@@ -223,3 +234,100 @@ class StreamClosed(RechkaError, RuntimeError):
     """Audio was fed to a stream after ``finish()``."""
 
     code = "stream.closed"
+
+
+class ServiceError(RechkaError):
+    """A server that does not do what it was asked for.
+
+    Attributes:
+        status: HTTP status of the reply.
+        close_code: of a WebSocket that ends with this error.
+        retry_after_s: when it is worth to try again; None if it is not.
+    """
+
+    code = "service"
+    status = 500
+    close_code = 1011
+
+    def __init__(self, message: str, *, remedy: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(ServiceError):
+    """No room for one more stream or request now."""
+
+    code = "service.overloaded"
+    status = 503
+    close_code = 1013
+
+
+class Draining(ServiceError):
+    """The server is about to stop and takes nothing new."""
+
+    code = "service.draining"
+    status = 503
+    close_code = 1001
+
+
+class Unauthorized(ServiceError):
+    """No API key, or one that is unknown or expired."""
+
+    code = "service.unauthorized"
+    status = 401
+    close_code = 1008
+
+
+class Forbidden(ServiceError):
+    """An API key without the scope that is needed, or a request from a place that is not allowed."""
+
+    code = "service.forbidden"
+    status = 403
+    close_code = 1008
+
+
+class QuotaExceeded(ServiceError):
+    """The API key has used up what it is allowed."""
+
+    code = "service.quota"
+    status = 429
+    close_code = 1008
+
+
+class TooLarge(ServiceError):
+    """A message, an upload or a stream beyond its limit."""
+
+    code = "service.too_large"
+    status = 413
+    close_code = 1009
+
+
+class IdleTimeout(ServiceError):
+    """Nothing came for too long."""
+
+    code = "service.idle"
+    status = 408
+    close_code = 1008
+
+
+class BadRequest(ServiceError, ValueError):
+    """A message or a parameter that cannot be used."""
+
+    code = "service.bad_request"
+    status = 400
+    close_code = 1007
+
+
+class NoSuchThing(ServiceError):
+    """An address, a model or a job that does not exist."""
+
+    code = "service.not_found"
+    status = 404
+    close_code = 1008
+
+
+class StreamFailed(ServiceError):
+    """A fault inside rechka ended this stream, and no other; the server's log tells more."""
+
+    code = "service.failed"
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""The server: protocols as thin adapters over the engine\x27s sessions."""

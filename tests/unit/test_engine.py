@@ -1,0 +1,451 @@
+"""Sessions of the engine: audio in, events out, limits, failures that stay with their session, the end."""
+
+import asyncio
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from rechka.engine import Engine, EngineOptions, Flushed, SessionOptions, transcribe
+from rechka.engine.cores import cores
+from rechka.engine.metrics import Registry
+from rechka.errors import (
+    AudioTooLong,
+    BadSamples,
+    Draining,
+    EmptyAudio,
+    Overloaded,
+    StreamClosed,
+    StreamFailed,
+    UsageError,
+)
+from rechka.testing import say, silence, toy_asr
+from rechka.testing.audio import wav_bytes
+from rechka.testing.engines import running_engine
+from rechka.types import Final, Partial, SpeechEnd, SpeechStart
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+def pcm(samples):
+    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+async def collect(session):
+    return [event async for event in session]
+
+
+def texts(events, channel=0):
+    return [e.segment.text for e in events if isinstance(e, Final) and e.segment.channel == channel]
+
+
+SPEECH = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
+
+
+def test_bytes_become_the_same_events_as_a_file():
+    alone = list(toy_asr().stream((SPEECH, 8000)))
+
+    async def main():
+        async with running_engine() as engine, await engine.open(SessionOptions()) as session:
+            data = pcm(SPEECH)
+            for start in range(0, len(data), 321):  # odd: half samples
+                await session.feed(data[start : start + 321])
+                await session.settle()
+            session.finish()
+            return await collect(session), session.fed_s, session.done_s
+
+    events, fed, done = run(main())
+    final = [e for e in events if not isinstance(e, Partial)]
+    assert [type(e) for e in final] == [SpeechStart, Final, SpeechEnd] * 2
+    assert texts(events) == texts(alone) == ["привет мир", "как дела"]
+    assert [e.segment.start for e in events if isinstance(e, Final)] == [
+        e.segment.start for e in alone if isinstance(e, Final)
+    ]
+    assert fed == pytest.approx(len(SPEECH) / 8000)
+    assert done == pytest.approx(fed)
+
+
+@pytest.mark.parametrize("encoding", ["s16le", "f32le", "mulaw", "alaw"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_encodings_and_rates(encoding, rate):
+    from rechka.audio.pcm import ALAW, MULAW
+
+    audio = say("добрый день", before_s=0.3, after_s=1, sample_rate=rate)
+    if encoding == "s16le":
+        data = pcm(audio)
+    elif encoding == "f32le":
+        data = audio.astype("<f4").tobytes()
+    else:
+        table = (MULAW if encoding == "mulaw" else ALAW).astype(np.int32)
+        order = np.argsort(table)
+        wanted = (audio * 32767).astype(np.int32)
+        data = order[np.clip(np.searchsorted(table[order], wanted), 0, 255)].astype(np.uint8).tobytes()
+
+    async def main():
+        options = SessionOptions(sample_rate=rate, encoding=encoding, partials=False)
+        async with running_engine() as engine, await engine.open(options) as session:
+            for start in range(0, len(data), 1001):
+                await session.feed(data[start : start + 1001])
+            session.finish()
+            return await collect(session)
+
+    assert texts(run(main())) == ["добрый день"]
+
+
+def test_channels_interleaved_apart_and_mixed():
+    left = say("левый", before_s=0.5, after_s=2)
+    right = np.concatenate([silence(len(left) / 8000), say("правый", after_s=1.5)])
+    left = np.pad(left, (0, len(right) - len(left)))
+    both = pcm(np.stack([left, right], axis=1).reshape(-1))
+
+    async def interleaved(engine, **options):
+        async with await engine.open(SessionOptions(channels=2, **options)) as session:
+            for start in range(0, len(both), 999):
+                await session.feed(both[start : start + 999])
+            session.finish()
+            return await collect(session)
+
+    async def apart(engine):
+        async with await engine.open(SessionOptions(channels=2, interleaved=False)) as session:
+            for start in range(0, len(left), 160):
+                await session.feed(pcm(left[start : start + 160]), channel=0)
+                await session.feed(pcm(right[start : start + 160]), channel=1)
+            session.finish()
+            return await collect(session)
+
+    async def main():
+        async with running_engine() as engine:
+            return await interleaved(engine), await apart(engine), await interleaved(engine, mix=True)
+
+    one, two, mixed = run(main())
+    for events in (one, two):
+        assert texts(events, 0) == ["левый"]
+        assert texts(events, 1) == ["правый"]
+        assert {e.segment.speaker for e in events if isinstance(e, Final)} == {"1", "2"}
+    assert texts(mixed) == ["левый", "правый"]
+
+
+def test_one_track_may_stay_silent_while_the_other_speaks_for_longer_than_the_inbox():
+    async def main():
+        options = SessionOptions(channels=2, interleaved=False)
+        async with running_engine(inbox_s=1.0) as engine, await engine.open(options) as session:
+            audio = pcm(say("только один говорит", before_s=3, after_s=3))
+            for start in range(0, len(audio), 800):
+                await session.feed(audio[start : start + 800], channel=1)
+            session.finish()
+            return await collect(session)
+
+    assert texts(run(main()), 1) == ["только один говорит"]
+
+
+def test_flush_ends_the_phrase_and_times_go_on():
+    async def main():
+        async with running_engine() as engine, await engine.open() as session:
+            await session.feed(say("раз", before_s=1.0))
+            session.flush()
+            await session.feed(say("два", before_s=1.0, after_s=0.1))
+            session.finish()
+            return await collect(session)
+
+    events = run(main())
+    finals = [e.segment for e in events if isinstance(e, Final)]
+    assert [s.text for s in finals] == ["раз", "два"]
+    flushed = next(e for e in events if isinstance(e, Flushed))
+    assert flushed.time == pytest.approx(1.0 + 3 * 0.12)
+    assert finals[1].start == pytest.approx(flushed.time + 1.0, abs=0.1)
+    assert events.index(flushed) > events.index(Final(finals[0]))
+
+
+def test_start_moves_all_times():
+    async def main():
+        async with running_engine() as engine:
+            found = []
+            for start in (0.0, 100.0):
+                async with await engine.open(SessionOptions(start_s=start)) as session:
+                    await session.feed(say("раз", before_s=1.0, after_s=1.0))
+                    session.finish()
+                    found.append(([e for e in await collect(session) if isinstance(e, Final)], session.done_s))
+            return found
+
+    ((plain,), _), ((moved,), done) = run(main())
+    assert moved.segment.start == pytest.approx(plain.segment.start + 100)
+    assert moved.segment.words[0].end == pytest.approx(plain.segment.words[0].end + 100)
+    assert done == pytest.approx(102.36)
+
+
+def test_untaken_partials_are_replaced_and_finals_kept():
+    async def main():
+        async with running_engine() as engine, await engine.open() as session:
+            for start in range(0, len(SPEECH), 2400):
+                await session.feed(SPEECH[start : start + 2400])
+                await session.settle()
+            return session.take()
+
+    events = run(main())
+    kinds = [type(e) for e in events]
+    assert kinds.count(Final) == 2
+    assert all(kinds[i : i + 2] != [Partial, Partial] for i in range(len(kinds)))
+
+
+def test_a_full_inbox_stops_the_feeder_and_a_full_outbox_the_steps():
+    async def main():
+        async with running_engine(inbox_s=2.0, max_events=2) as engine, await engine.open() as session:
+            feeding = asyncio.create_task(session.feed(np.concatenate([SPEECH] * 8)))
+            await asyncio.sleep(0.3)
+            stuck = not feeding.done()
+            held = session.backlog_s
+            reading = asyncio.create_task(collect(session))
+            await feeding
+            session.finish()
+            return stuck, held, await reading
+
+    stuck, held, events = run(main())
+    assert stuck
+    assert held <= 2.0 + 1.0
+    assert texts(events) == ["привет мир", "как дела"] * 8
+
+
+def test_cancel_frees_the_state_at_once():
+    async def main():
+        async with running_engine() as engine:
+            session = await engine.open()
+            await session.feed(say("раз два", before_s=1))
+            await session.settle()
+            stream = weakref.ref(session._intake.streams[0])
+            session.cancel()
+            session.cancel()
+            gc.collect()
+            gone = stream() is None
+            with pytest.raises(StreamClosed):
+                await session.feed(b"\0\0")
+            return gone, engine.active, await collect(session)
+
+    assert run(main()) == (True, 0, [])
+
+
+def test_limits_refuse_and_let_in_again():
+    async def main():
+        async with running_engine(max_streams=2) as engine:
+            one, two = await engine.open(), await engine.open()
+            with pytest.raises(Overloaded, match="2 streams"):
+                await engine.open()
+            one.cancel()
+            three = await engine.open()
+            for session in (two, three):
+                session.cancel()
+            engine.batcher.pressure = lambda: 5.0
+            with pytest.raises(Overloaded, match=r"5\.0 s"):
+                await engine.open()
+            return engine.metrics.render()
+
+    text = run(main())
+    assert 'rechka_streams_refused_total{reason="streams"} 1' in text
+    assert 'rechka_streams_total{end="cancelled"} 3' in text
+
+
+def test_places_are_counted_before_streams_are_made():
+    async def main():
+        async with running_engine(max_streams=3) as engine:
+            found = await asyncio.gather(*(engine.open() for _ in range(10)), return_exceptions=True)
+            return sum(isinstance(item, Overloaded) for item in found)
+
+    assert run(main()) == 7
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sample_rate": 10},
+        {"encoding": "mp3"},
+        {"channels": 0},
+        {"channels": 99},
+        {"mix": True, "interleaved": False},
+        {"hotwords": {"x" * 500: 1.0}},
+        {"min_silence_s": 0.0},
+        {"min_silence_s": float("nan")},
+        {"start_s": -1.0},
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(UsageError):
+        SessionOptions(**options)
+
+
+def test_a_session_too_long_is_told():
+    async def main():
+        async with running_engine(max_session_s=1.0) as engine, await engine.open() as session:
+            await session.feed(silence(0.9))
+            with pytest.raises(AudioTooLong):
+                await session.feed(silence(0.2))
+
+    run(main())
+
+
+class Poisoned:
+    """A recogniser that fails for batches with a stream whose inbox holds a very loud sample."""
+
+    def __init__(self, inner, error):
+        self.inner, self.error, self.calls = inner, error, []
+        self.spec, self.max_chunks = inner.spec, inner.max_chunks
+        self.open, self.ready, self.pending, self.run = inner.open, inner.ready, inner.pending, inner.run
+
+    def step(self, streams):
+        self.calls.append(len(streams))
+        if any(np.abs(stream.inbox.peek(len(stream.inbox))).max() > 5 for stream in streams):
+            raise self.error
+        self.inner.step(streams)
+
+
+def test_only_the_poisoned_stream_fails():
+    asr = toy_asr()
+    asr.recognizer = Poisoned(asr.recognizer, RuntimeError("boom"))
+
+    async def one(engine, audio):
+        async with await engine.open() as session:
+            await session.feed(audio)
+            session.finish()
+            return await collect(session)
+
+    async def main():
+        async with running_engine(asr, workers=1, max_wait_ms=100) as engine:
+            bad = np.concatenate([say("раз"), np.full(2400, 6.0, np.float32), say("два")])
+            found = await asyncio.gather(
+                *(one(engine, SPEECH) for _ in range(3)), one(engine, bad), return_exceptions=True
+            )
+            return found, engine.active
+
+    found, active = run(main())
+    assert [texts(events) for events in found[:3]] == [["привет мир", "как дела"]] * 3
+    assert isinstance(found[3], StreamFailed)
+    assert active == 0
+    assert max(asr.recognizer.calls) > 1, "the failing batch had company"
+
+
+def test_bad_samples_end_their_session_with_their_own_error():
+    async def main():
+        async with running_engine() as engine, await engine.open(SessionOptions(encoding="f32le")) as session:
+            await session.feed(np.full(8000, np.nan, "<f4").tobytes())
+            session.finish()
+            with pytest.raises(BadSamples):
+                await collect(session)
+
+    run(main())
+
+
+def test_drain_finishes_what_is_open_and_takes_nothing_new():
+    async def main():
+        async with running_engine() as engine:
+            session = await engine.open()
+            await session.feed(say("до конца", before_s=0.5))
+            draining = asyncio.create_task(engine.drain(0.05))
+            await asyncio.sleep(0)
+            with pytest.raises(Draining):
+                await engine.open()
+            events = await collect(session)
+            await draining
+            return events, session.drained, engine.ready
+
+    events, drained, ready = run(main())
+    assert texts(events) == ["до конца"]
+    assert drained
+    assert not ready
+
+
+def test_closing_the_engine_ends_every_session():
+    async def main():
+        engine = Engine(toy_asr(), EngineOptions(workers=2))
+        await engine.start()
+        session = await engine.open()
+        await session.feed(SPEECH)
+        await engine.close()
+        return await collect(session), [thread.is_alive() for thread in engine._threads]
+
+    _, alive = run(main())
+    assert alive == [False, False]
+
+
+def test_files_go_through_the_engine():
+    left, right = say("левый", before_s=0.5, after_s=3), say("правый", before_s=2, after_s=1.38)
+    stereo = np.stack([left, right[: len(left)]], axis=1)
+
+    async def main():
+        async with running_engine() as engine:
+            seen = []
+            split = await transcribe(
+                engine, wav_bytes(stereo, 8000), split=True, on_progress=lambda done, total: seen.append((done, total))
+            )
+            mono = await transcribe(engine, (say("файл", before_s=1, after_s=1, sample_rate=16000), 16000))
+            with pytest.raises(AudioTooLong):
+                await transcribe(engine, wav_bytes(stereo, 8000), max_seconds=1.0)
+            with pytest.raises(EmptyAudio):
+                await transcribe(engine, b"")
+            return split, mono, seen, engine.active
+
+    split, mono, seen, active = run(main())
+    assert [(s.channel, s.speaker, s.text) for s in split.segments] == [(0, "1", "левый"), (1, "2", "правый")]
+    assert split.to_dict() == toy_asr().transcribe((stereo, 8000), channels="split").to_dict() | {"model": "toy"}
+    assert mono.text == "файл"
+    assert seen[-1][1] == pytest.approx(len(stereo) / 8000)
+    assert active == 0
+
+
+def test_a_cancelled_file_leaves_nothing():
+    async def main():
+        async with running_engine() as engine:
+            task = asyncio.create_task(transcribe(engine, (np.tile(SPEECH, 200), 8000)))
+            while not engine.active:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return engine.active
+
+    assert run(main()) == 0
+
+
+def test_cores_obey_the_quota(tmp_path):
+    free = cores(tmp_path)
+    assert free >= 1
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cores(tmp_path) == free
+    (tmp_path / "cpu.max").write_text("20000 100000\n")
+    assert cores(tmp_path) == 1
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert cores(tmp_path) == free
+
+
+def test_metrics_text():
+    registry = Registry()
+    counter = registry.counter("c_total", "C.", ("who",))
+    counter.add(2, 'a"b\\c\n')
+    registry.gauge("g", "G.", lambda: {("x",): 1.5}, ("k",))
+    histogram = registry.histogram("h", "H.", (1, 2))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.observe(value)
+    assert registry.render().splitlines() == [
+        "# HELP c_total C.",
+        "# TYPE c_total counter",
+        'c_total{who="a\\"b\\\\c\\n"} 2',
+        "# HELP g G.",
+        "# TYPE g gauge",
+        'g{k="x"} 1.5',
+        "# HELP h H.",
+        "# TYPE h histogram",
+        'h_bucket{le="1"} 2',
+        'h_bucket{le="2"} 3',
+        'h_bucket{le="+Inf"} 4',
+        "h_sum 12",
+        "h_count 4",
+    ]
+    for i in range(3000):
+        counter.add(1, str(i))
+    assert len(counter.lines()) <= 1001
+    assert counter.value("other") > 0
