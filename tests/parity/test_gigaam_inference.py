@@ -34,6 +34,11 @@ def samples(name: str) -> np.ndarray:
     return data.astype(np.float32) / np.float32(32768)
 
 
+def arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / path) as file:
+        return dict(file)
+
+
 def weights(model: str) -> dict[str, np.ndarray]:
     return safetensors.load_file(GOLDEN / model / "model.safetensors")
 
@@ -55,7 +60,7 @@ def test_features(wav, key, model, center, stored):
         front = log_mel(len(window), center=center, rounded=not center)
         assert np.abs(front.window - window).max() < 1e-6
         assert np.abs(front.fb - bank).max() < 1e-5
-    wanted = np.load(GOLDEN / "features.npz")[f"{key}.{wav}"].T
+    wanted = arrays("features.npz")[f"{key}.{wav}"].T
     found = front(samples(wav))
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() < 2e-3
@@ -140,7 +145,7 @@ def _save(path: Path, nodes: list, arrays: dict, inputs: list, outputs: list) ->
 
 
 def encoded(model: str) -> list[Encoded]:
-    table = np.load(GOLDEN / model / "expected.npz")
+    table = arrays(f"{model}/expected.npz")
     return [Encoded(np.ascontiguousarray(table[f"{wav}.encoded"].T)) for wav in "ab"]
 
 
@@ -180,7 +185,7 @@ def test_joiner_rows_in_the_order_of_the_reference(rnnt):
                 if token == transducer.blank:
                     break
                 predicted, states = transducer.predict(np.array([token]), states)
-        wanted = np.load(GOLDEN / model / "expected.npz")[f"{wav}.joint_rows"]
+        wanted = arrays(f"{model}/expected.npz")[f"{wav}.joint_rows"]
         assert np.abs(np.stack(rows) - wanted).max() < 5e-3
 
 
