@@ -15,6 +15,7 @@ from rechka.cli.main import main
 from rechka.decoding import TransducerGreedy
 from rechka.errors import AudioTooLong, BadCard, BadModelFile, BadSamples, IncompatibleParts, ModelNotFound, UsageError
 from rechka.features.gigaam import log_mel, read_log_mel, to_bfloat16
+from rechka.hub.card import Card, CardFile
 from rechka.hub.layouts import recognise
 from rechka.hub.registry import find
 from rechka.models import gigaam
@@ -481,6 +482,28 @@ def test_transcribe_takes_every_folder(tmp_path, name, capsys):
     assert words
     assert " ".join(word["word"] for word in words) == transcript["text"]
     assert all(0 <= word["start"] < word["end"] <= transcript["duration"] for word in words)
+
+
+def test_our_own_layout_is_a_folder_with_a_card(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    encoder(folder / "encoder.onnx", head="rnnt", leak=False)
+    predictor(folder / "decoder.onnx", kind="new", classes=len(PIECES))
+    joiner(folder / "joiner.onnx", kind="new", classes=len(PIECES))
+    tokens(folder / "tokens.txt", pieces=True)
+    front = log_mel(320, center=False, rounded=True)
+    np.savez(folder / "frontend.npz", window=front.window, fb=front.fb)
+    files = {role: CardFile(f"{role}.onnx") for role in ("encoder", "decoder", "joiner")}
+    files |= {"tokens": CardFile("tokens.txt"), "frontend": CardFile("frontend.npz")}
+    params = {"task": "rnnt", "n_fft": 320, "hop": 160, "center": False, "max_symbols": 3, "words": "pieces"}
+    card = Card("mine", "gigaam", "ru", "MIT", files=files, params=params, decoder={"beam_width": 4})
+    (folder / "card.toml").write_text(card.to_toml(), "utf-8")
+    asr = rechka.load(folder, threads=1)
+    assert asr.name == "mine"
+    assert asr.transcribe(SPEECH).words
+    (folder / "joiner.onnx").unlink()
+    with pytest.raises(ModelNotFound, match=r"joiner\.onnx"):
+        rechka.load(folder)
 
 
 def test_hotwords_reach_a_transducer(tmp_path):
