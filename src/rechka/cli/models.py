@@ -23,8 +23,10 @@ FAULT_EXIT = 3
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    verb = typer.Typer(no_args_is_help=True, help="List, show, pull and verify models.")
-    for command in (list_, show, pull, verify):
+    from rechka.cli.convert import convert
+
+    verb = typer.Typer(no_args_is_help=True, help="List, show, pull, verify and convert models.")
+    for command in (list_, show, pull, verify, convert):
         verb.command(command.__name__.rstrip("_"))(command)
     app.add_typer(verb, name="models")
 
