@@ -23,6 +23,7 @@
     │   ├── HubForbidden           hub.forbidden         401 or 403: gated, private, or a bad token
     │   └── DiskFull               hub.disk_full         no room for the file
     ├── UsageError                 usage                 (ValueError) arguments that make no sense together
+    │   └── WrongType              usage.type            (TypeError) an argument of another type than the function takes
     ├── MissingExtra               missing_extra         (ImportError) an optional dependency is not installed
     ├── OutputError                output                (OSError) a result could not be written
     ├── DataError                  data                  (ValueError) a training or test record that cannot be used
@@ -203,6 +204,12 @@ class UsageError(RechkaError, ValueError):
 
     code = "usage"
     exit_code = 2
+
+
+class WrongType(UsageError, TypeError):
+    """An argument of another type than the function takes."""
+
+    code = "usage.type"
 
 
 class MissingExtra(RechkaError, ImportError):
