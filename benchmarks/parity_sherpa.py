@@ -89,8 +89,8 @@ def make_models(folder: Path) -> None:
     """Transducers of the size of Vosk's (20 and 65 million weights), T-one at full size."""
     from rechka.testing.transducers import write_transducer
 
-    write_transducer(folder / "online", "zipformer2", width=384, depth=17, layers=16, left=64, blank=16.0)
-    write_transducer(folder / "offline", "offline", width=512, depth=31, blank=16.0)
+    write_transducer(folder / "online", "zipformer2", width=384, depth=17, layers=16, left=64, blank=28.0)
+    write_transducer(folder / "offline", "offline", width=512, depth=31, blank=18.0)
     import torch
 
     from rechka.export import tone

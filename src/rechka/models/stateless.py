@@ -11,6 +11,8 @@ from rechka.types import F32
 
 MAX_CONTEXT = 16
 """A larger ``context_size`` is no stateless decoder; icefall's is 2."""
+REMEMBERED = 8192
+"""Outputs of the decoder that are kept, by context: 16 MB. Speech comes back to few of all pairs of tokens."""
 
 
 class StatelessTransducer:
@@ -42,6 +44,7 @@ class StatelessTransducer:
         if len(shape) != 2 or not np.issubdtype(self._dtype, np.integer):
             raise BadModelFile(f"a stateless decoder reads tokens (N, context_size), this one {self._dtype}{shape}")
         self.context = _context_size(decoder, shape[1])
+        self._known: dict[bytes, F32] = {}
         self._encoded, self._predicted = joiner.inputs
         self._width = joiner.inputs[self._encoded][0][-1]
         self.skips: tuple[int, ...] = (self.blank,)
@@ -81,16 +84,25 @@ class StatelessTransducer:
         return self._predict(context), (context,)
 
     def _predict(self, context: NDArray[np.int64]) -> F32:
-        out = self._decoder.run({self._tokens: context.astype(self._dtype, copy=False)})
-        values: F32 = out[self._decoder.outputs[0]].astype(np.float32, copy=False)
-        return values.reshape(len(context), -1)
+        """Outputs for contexts (N, context_size); the graph is asked only for those that are not remembered."""
+        if len(self._known) > REMEMBERED:
+            self._known = {}  # threads that read the old table keep it until they are done
+        known = self._known
+        keys = [row.tobytes() for row in context]
+        new = {key: i for i, key in enumerate(keys) if key not in known}
+        if new:
+            asked = context[list(new.values())].astype(self._dtype, copy=False)
+            out = self._decoder.run({self._tokens: asked})[self._decoder.outputs[0]]
+            known.update(zip(new, out.astype(np.float32, copy=False).reshape(len(asked), -1), strict=True))
+        return np.stack([known[key] for key in keys])
 
     def join(self, encoded: F32, predicted: F32) -> F32:
         """Natural-log probabilities (N, V) for pairs of a frame (N, E) and a predictor output (N, D)."""
         out = self._joiner.run({self._encoded: encoded, self._predicted: predicted})
         logits: F32 = out[self._joiner.outputs[0]].astype(np.float32, copy=False)
-        logits = logits - logits.max(axis=-1, keepdims=True)
-        return np.asarray(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)), np.float32)
+        logits -= logits.max(axis=-1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        return logits
 
 
 def _context_size(decoder: Backend, fixed: int | None) -> int:

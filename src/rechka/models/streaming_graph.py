@@ -39,6 +39,14 @@ NetworkState: TypeAlias = tuple[tuple[NDArray[Any], ...], int]
 """A stream's arrays, in the order of the slots and with a batch axis of one, and its chunks so far."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stacked:
+    """States of several streams in one array per slot, and the streams' chunks so far."""
+
+    arrays: tuple[NDArray[Any], ...]
+    chunks: tuple[int, ...]
+
+
 class StreamingGraph:
     """A streaming encoder on a backend. Holds no stream's state.
 
@@ -100,46 +108,52 @@ class StreamingGraph:
         """The state of a stream that has heard nothing."""
         return tuple(np.zeros(slot.shape, slot.dtype) for slot in self._slots), 0
 
-    def run(self, features: F32, states: Sequence[NetworkState]) -> tuple[F32, list[NetworkState]]:
+    def stack(self, states: Sequence[NetworkState]) -> Stacked:
+        """The states of streams that go on together."""
+        chunks = tuple(count for _, count in states)
+        if len(states) == 1:
+            return Stacked(states[0][0], chunks)
+        columns = zip(self._slots, *(arrays for arrays, _ in states), strict=True)
+        return Stacked(tuple(np.concatenate(parts, axis=slot.axis) for slot, *parts in columns), chunks)
+
+    def unstack(self, batch: Stacked) -> list[NetworkState]:
+        """Each stream's states, copied, so that a stream does not keep its neighbours' alive."""
+        count = len(batch.chunks)
+        if count == 1:
+            return [(batch.arrays, batch.chunks[0])]
+        split = [np.split(array, count, axis=slot.axis) for slot, array in zip(self._slots, batch.arrays, strict=True)]
+        return [(tuple(parts[i].copy() for parts in split), batch.chunks[i]) for i in range(count)]
+
+    def run(self, features: F32, batch: Stacked) -> tuple[F32, Stacked]:
         """One chunk of each stream.
 
         Args:
             features: (N, T, 80).
-            states: of the N streams; not modified.
+            batch: states of the N streams; not modified.
         Returns:
             (N, frames, E) and the new states.
         """
-        if self._single and len(states) > 1:
-            parts = [self.run(features[i : i + 1], [state]) for i, state in enumerate(states)]
-            return np.concatenate([out for out, _ in parts]), [after for _, (after,) in parts]
-        feeds: dict[str, NDArray[Any]] = {
-            self.features: features.astype(self._backend.inputs[self.features][1], copy=False)
-        }
-        for place, slot in enumerate(self._slots):
-            arrays = [state[0][place] for state in states]
-            feeds[slot.source] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=slot.axis)
+        if self._single and len(batch.chunks) > 1:
+            alone = [self.run(features[i : i + 1], self.stack([s])) for i, s in enumerate(self.unstack(batch))]
+            after = self.stack([state for _, one in alone for state in self.unstack(one)])
+            return np.concatenate([out for out, _ in alone]), after
+        feeds = {slot.source: array for slot, array in zip(self._slots, batch.arrays, strict=True)}
+        feeds[self.features] = features.astype(self._backend.inputs[self.features][1], copy=False)
         if self._counter is not None:
-            counts = [state[1] * self.shift for state in states]
-            feeds[self._counter] = np.array(counts, self._backend.inputs[self._counter][1])
+            frames = [count * self.shift for count in batch.chunks]
+            feeds[self._counter] = np.array(frames, self._backend.inputs[self._counter][1])
         out = self._backend.run(feeds)
-        parts_of = [_rows(out[slot.target], slot, len(states)) for slot in self._slots]
-        after = [(tuple(rows[i] for rows in parts_of), state[1] + 1) for i, state in enumerate(states)]
-        frames = out[self.output]
-        if frames.ndim != 3 or len(frames) != len(states):
-            raise BadModelFile(f"the encoder gives frames of shape {list(frames.shape)}, expected (N, T, E)")
-        return frames.astype(np.float32, copy=False), after
-
-
-def _rows(array: NDArray[Any], slot: Slot, count: int) -> list[NDArray[Any]]:
-    """The streams' parts of a state, copied, so that a stream does not keep its neighbours' alive."""
-    wanted = tuple(count if axis == slot.axis else size for axis, size in enumerate(slot.shape))
-    if array.shape != wanted:
-        raise BadModelFile(
-            f"the state {slot.source} comes back with the shape {list(array.shape)}, expected {list(wanted)}"
-        )
-    if count == 1:
-        return [array]
-    return [part.copy() for part in np.split(array, count, axis=slot.axis)]
+        arrays = tuple(out[slot.target] for slot in self._slots)
+        for slot, array, before in zip(self._slots, arrays, batch.arrays, strict=True):
+            if array.shape != before.shape:
+                raise BadModelFile(
+                    f"the state {slot.source} comes back with the shape {list(array.shape)}, "
+                    f"expected {list(before.shape)}"
+                )
+        values = out[self.output]
+        if values.ndim != 3 or len(values) != len(batch.chunks):
+            raise BadModelFile(f"the encoder gives frames of shape {list(values.shape)}, expected (N, T, E)")
+        return values.astype(np.float32, copy=False), Stacked(arrays, tuple(count + 1 for count in batch.chunks))
 
 
 def _number(metadata: Mapping[str, str], key: str) -> int:

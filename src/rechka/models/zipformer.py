@@ -20,7 +20,7 @@ from rechka.backends.ort import OrtBackend
 from rechka.errors import BadCard, BadModelFile, BadSamples
 from rechka.features import kaldi
 from rechka.models.stateless import StatelessTransducer
-from rechka.models.streaming_graph import NetworkState, StreamingGraph
+from rechka.models.streaming_graph import NetworkState, Stacked, StreamingGraph
 from rechka.models.token_table import read_tokens
 from rechka.protocols import Backend
 from rechka.types import F32, Encoded, Frames, ModelSpec, State, Tokens
@@ -206,16 +206,19 @@ class StreamingZipformer:
         chunks = [(len(values) - self._graph.length) // self._graph.shift + 1 for values in features]
         rows: list[list[F32]] = [[] for _ in features]
         networks = [state.network for state in states]
+        together: list[int] = []
+        batch = None
         for index in range(max(chunks, default=0)):
             active = [i for i, count in enumerate(chunks) if count > index]
+            if batch is None or active != together:  # states are taken apart only when a stream has no more chunks
+                self._settle(networks, together, batch)
+                together, batch = active, self._graph.stack([networks[i] for i in active])
             first = index * self._graph.shift
-            out, after = self._graph.run(
-                np.stack([features[i][first : first + self._graph.length] for i in active]),
-                [networks[i] for i in active],
-            )
+            piece = np.stack([features[i][first : first + self._graph.length] for i in active])
+            out, batch = self._graph.run(piece, batch)
             for row, i in enumerate(active):
                 rows[i].append(self.transducer.checked(out[row]))
-                networks[i] = after[row]
+        self._settle(networks, together, batch)
         frames: list[Frames] = []
         new: list[State] = []
         for i, state in enumerate(states):
@@ -224,6 +227,12 @@ class StreamingZipformer:
             rest = features[i][chunks[i] * self._graph.shift :].copy()
             new.append(StreamState(heard[i][1], rest, networks[i], state.frame + len(values)))
         return frames, new
+
+    def _settle(self, networks: list[NetworkState], members: Sequence[int], batch: Stacked | None) -> None:
+        """Give the members of a batch their states."""
+        if batch is not None:
+            for i, network in zip(members, self._graph.unstack(batch), strict=True):
+                networks[i] = network
 
     def _hear(self, samples: F32, state: StreamState) -> tuple[F32, kaldi.FbankState]:
         """Features of the chunks in ``samples``, and the front end's state after them."""

@@ -106,6 +106,8 @@ def _encoder(rng: np.random.Generator, kind: str, width: int, depth: int, layers
         up = graph.op("MatMul", hidden, graph.const(_normal(rng, (width, 4 * width), 1 / np.sqrt(width))))
         down = graph.const(_normal(rng, (4 * width, width), 0.3 / np.sqrt(width)))
         hidden = graph.op("Add", hidden, graph.op("MatMul", graph.op("Relu", up), down))
+    if depth:
+        hidden = graph.op("LayerNormalization", hidden, ones, zeros, epsilon=0.01)
     inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {"x": ("float32", ("N", "T", BANDS))}
     outputs: dict[str, tuple[str, tuple[int | str, ...]]] = {"encoder_out": ("float32", ("N", "frames", width))}
     metadata: dict[str, Any] = {"version": "1", "model_author": "rechka", "comment": "random weights"}
