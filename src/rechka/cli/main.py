@@ -23,6 +23,7 @@ VERBS = (
     "transcribe",
     "listen",
     "serve",
+    "stream",
     "models",
     "evaluate",
     "lm",

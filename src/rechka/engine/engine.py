@@ -17,7 +17,7 @@ from rechka.engine.cores import cores
 from rechka.engine.intake import Intake, Report
 from rechka.engine.metrics import SIZES, Registry
 from rechka.engine.options import EngineOptions, SessionOptions
-from rechka.engine.session import Session
+from rechka.engine.session import Meter, Session
 from rechka.errors import Draining, Overloaded, RechkaError, StreamFailed
 from rechka.recognizers import Asr, Stream
 
@@ -104,8 +104,12 @@ class Engine:
             self._threads.append(thread)
         self.ready = True
 
-    async def open(self, options: SessionOptions | None = None) -> Session:
+    async def open(self, options: SessionOptions | None = None, *, meter: Meter | None = None) -> Session:
         """A new session.
+
+        Args:
+            options: what the client said.
+            meter: told of every second of audio and of the end.
 
         Raises:
             Draining: the server is about to stop.
@@ -120,7 +124,7 @@ class Engine:
             intake = await self._loop.run_in_executor(self.pool, Intake, self.asr.recognizer, options)
         finally:
             self._opening -= 1
-        session = Session(self, options, intake)
+        session = Session(self, options, intake, meter)
         self._sessions.add(session)
         return session
 
@@ -163,6 +167,7 @@ class Engine:
             self._sessions.discard(session)
             self._opened.add(1, end)
             self.batcher.discard(session)
+            session._end()
             if not self.batcher.busy(session):
                 session._intake.clear()
             if not self._sessions:

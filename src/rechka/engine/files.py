@@ -14,7 +14,7 @@ from rechka.audio import open_source
 from rechka.engine.engine import Engine
 from rechka.engine.intake import Flushed
 from rechka.engine.options import MAX_CHANNELS, SessionOptions
-from rechka.engine.session import Session
+from rechka.engine.session import Meter, Session
 from rechka.errors import BadSamples
 from rechka.recognizers.asr import refined
 from rechka.types import AudioChunk, Event, Final, Refined, Segment, Transcript
@@ -30,6 +30,7 @@ async def transcribe(
     options: SessionOptions | None = None,
     split: bool = False,
     max_seconds: float | None = None,
+    meter: Meter | None = None,
     on_event: OnEvent | None = None,
     on_progress: OnProgress | None = None,
 ) -> Transcript:
@@ -42,6 +43,7 @@ async def transcribe(
             ``bulk=False`` it competes with live sessions, else their steps come first (the default).
         split: one speaker per channel; else the channels are averaged.
         max_seconds: a longer recording is refused.
+        meter: see ``Engine.open``.
         on_event: told every event, in the loop.
         on_progress: told seconds recognised, and seconds in all if known, in the loop.
 
@@ -69,7 +71,7 @@ async def transcribe(
     base = replace(base, sample_rate=opened.sample_rate, channels=opened.channels, mix=False, interleaved=True)
     segments: list[Segment] = []
     reader = _Reader(iter(opened))
-    async with await engine.open(base) as session:
+    async with await engine.open(base, meter=meter) as session:
         feeding = asyncio.create_task(_feed(session, reader, engine))
         try:
             async for event in session:

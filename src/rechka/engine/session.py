@@ -10,7 +10,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 PIECE_S = 1.0
 """A longer packet is queued in pieces of this length, so that the inbox limit holds for it too."""
+
+
+class Meter(Protocol):
+    """Whoever counts what a session uses."""
+
+    def audio(self, seconds: float) -> None:
+        """So much audio comes, of all channels together; raising refuses it."""
+        ...
+
+    def end(self) -> None:
+        """The session is over; called once."""
+        ...
 
 
 class Session:
@@ -61,13 +73,14 @@ class Session:
         drained: the engine ended it.
     """
 
-    def __init__(self, engine: Engine, options: SessionOptions, intake: Intake) -> None:
+    def __init__(self, engine: Engine, options: SessionOptions, intake: Intake, meter: Meter | None = None) -> None:
         self.id = secrets.token_hex(8)
         self.options = options
         self.rate = intake.rate
         self.drained = False
         self._engine = engine
         self._intake = intake
+        self._meter = meter
         self._fed = [options.start_s] * options.channels
         self._done: tuple[float, ...] = (options.start_s,)
         self._outbox: deque[SessionEvent] = deque()
@@ -173,6 +186,14 @@ class Session:
         self._resume()
         return events
 
+    async def batches(self) -> AsyncIterator[list[SessionEvent]]:
+        """Like iterating over the session, but all events that are there come together, at least one."""
+        while not self.over or self._error is not None:
+            if events := self.take():
+                yield events
+            elif not self._over:
+                await self._wait()
+
     def __aiter__(self) -> AsyncIterator[SessionEvent]:
         return self._events()
 
@@ -220,6 +241,8 @@ class Session:
                 f"the session is longer than the limit of {limit:g} s", remedy="open a new one, or raise the limit"
             )
         one = channel is not None and not self.options.interleaved
+        if self._meter is not None:
+            self._meter.audio(seconds if one else seconds * self.options.channels)
         for i in range(self.options.channels):
             if not one or i == channel:
                 self._fed[i] += seconds
@@ -232,6 +255,10 @@ class Session:
             self._intake.hold(False)
             if not self._over:
                 self._engine.offer(self)
+
+    def _end(self) -> None:
+        if self._meter is not None:
+            self._meter.end()
 
     def _deliver(self, report: Report) -> None:
         """What a worker found; the engine calls it in the loop."""

@@ -1,0 +1,399 @@
+"""Who may do what: API keys hashed at rest, scopes, quotas, short-lived tokens, request rates.
+
+A key is a random text of 256 bits, so a single SHA-256 of it cannot be turned back and needs no slow hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rechka.errors import Forbidden, OutputError, QuotaExceeded, Unauthorized, UsageError
+from rechka.hub import toml
+
+SCOPES = ("stream", "files", "jobs", "history", "metrics", "admin")
+"""What a key may be for. ``stream`` is live audio, ``files`` recordings in one request; ``admin`` includes all."""
+DEFAULT_SCOPES = ("stream", "files")
+KEY_PREFIX = "rk_"
+TOKEN_PREFIX = "rt_"
+MAX_TOKEN_S = 3600
+MAX_SECRET_LENGTH = 1000
+MAX_KEYS_BYTES = 4 << 20
+MAX_BUCKETS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of the keys file.
+
+    Attributes:
+        name: of its holder, for logs and metrics.
+        sha256: of the key, hexadecimal.
+        scopes: of ``SCOPES``.
+        expires: first day on which it is not accepted any more; None for never.
+        max_streams: sessions at the same time; None for no limit.
+        audio_s_per_day: seconds of audio per day (UTC); None for no limit.
+        requests_per_minute: None for the server's.
+    """
+
+    name: str
+    sha256: str
+    scopes: tuple[str, ...] = DEFAULT_SCOPES
+    expires: datetime.date | None = None
+    max_streams: int | None = None
+    audio_s_per_day: float | None = None
+    requests_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever a request comes from: the holder of a key, or an address where no keys are needed."""
+
+    name: str
+    scopes: tuple[str, ...]
+    key: Key | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether it has a scope."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class Usage:
+    """What one principal uses now and has used today. Kept in memory: a restart forgets it."""
+
+    def __init__(self, today: Callable[[], datetime.date]) -> None:
+        self._today = today
+        self.streams = 0
+        self.day = today()
+        self.audio_s = 0.0
+
+    def add(self, seconds: float) -> float:
+        """Count audio; seconds used today."""
+        if self._today() != self.day:
+            self.day, self.audio_s = self._today(), 0.0
+        self.audio_s += seconds
+        return self.audio_s
+
+
+class Meter:
+    """Counts one session for its principal; the engine calls it."""
+
+    def __init__(self, principal: Principal, usage: Usage) -> None:
+        self._key, self._usage = principal.key, usage
+        limit = None if self._key is None else self._key.max_streams
+        if limit is not None and usage.streams >= limit:
+            raise QuotaExceeded(
+                f"the key has {limit} streams, and all are open", remedy="close one first", retry_after_s=5.0
+            )
+        usage.streams += 1
+        self._open = True
+        self.audio(0.0)
+
+    def audio(self, seconds: float) -> None:
+        """Audio came.
+
+        Raises:
+            QuotaExceeded: more than the key has for today.
+        """
+        used = self._usage.add(seconds)
+        limit = None if self._key is None else self._key.audio_s_per_day
+        if limit is not None and used > limit:
+            self.end()
+            raise QuotaExceeded(
+                f"the key has used its {limit:g} s of audio for today", remedy="try again tomorrow (UTC)",
+                retry_after_s=_until_midnight(),
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """The session is over."""
+        if self._open:
+            self._open = False
+            self._usage.streams -= 1
+
+
+class Auth:
+    """Keys, tokens and rates of one server.
+
+    Args:
+        keys_file: TOML with ``[[key]]`` tables; None: everybody may do everything.
+        secret: signs tokens; empty for a random one.
+        requests_per_minute: of one principal; 0 for no limit.
+        clock: seconds, monotonic, for rates.
+        now: seconds since 1970, for tokens and days.
+
+    Raises:
+        UsageError: a keys file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        keys_file: Path | None = None,
+        *,
+        secret: str = "",
+        requests_per_minute: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.keys_file = keys_file
+        self._secret = secret.encode() or secrets.token_bytes(32)
+        self._per_minute = requests_per_minute
+        self._clock, self._now = clock, now
+        self._keys: dict[str, Key] = {}
+        self._stamp: tuple[int, int] | None = None
+        self._usage: dict[str, Usage] = {}
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._load()
+
+    @property
+    def open(self) -> bool:
+        """Nobody needs a key."""
+        return self.keys_file is None
+
+    def principal(self, secret: str | None, *, address: str, query: bool = False) -> Principal:
+        """Whose secret this is.
+
+        Args:
+            secret: key or token, None if there was none.
+            address: of the client.
+            query: the secret was part of the address that was asked for, and so may be in somebody's log: only tokens.
+
+        Raises:
+            Unauthorized: no key where one is needed, or an unknown or expired one.
+        """
+        if self.open:
+            return Principal(f"address:{address}", SCOPES)
+        if not secret:
+            raise Unauthorized(
+                "an API key is needed", remedy="send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+            )
+        if len(secret) > MAX_SECRET_LENGTH:
+            raise Unauthorized("the API key is not known", remedy="check it, or ask for another")
+        if secret.startswith(TOKEN_PREFIX):
+            return self._by_token(secret)
+        if query:
+            raise Unauthorized(
+                "a key may not be part of an address, only a short-lived token may",
+                remedy="get a token with POST /v1/token, or send the key in a header",
+            )
+        self._reload()
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+        found = None
+        for key in self._keys.values():  # all of them, each in constant time
+            if hmac.compare_digest(key.sha256, digest):
+                found = key
+        return self._holder(found)
+
+    def token(self, principal: Principal, seconds: int, scopes: tuple[str, ...]) -> tuple[str, int]:
+        """A short-lived token for a principal, and when it ends (seconds since 1970). It carries no more scopes than
+        its maker has.
+
+        Raises:
+            Forbidden: a scope that the principal lacks.
+        """
+        for scope in scopes:
+            require(principal, scope)
+        ends = int(self._now()) + max(1, min(seconds, MAX_TOKEN_S))
+        name = "" if principal.key is None else principal.key.name
+        claims = json.dumps({"name": name, "ends": ends, "scopes": scopes}, separators=(",", ":")).encode()
+        body = base64.urlsafe_b64encode(claims).decode().rstrip("=")
+        return f"{TOKEN_PREFIX}{body}.{self._signature(body)}", ends
+
+    def meter(self, principal: Principal) -> Meter:
+        """A place for one session.
+
+        Raises:
+            QuotaExceeded: the key has no more streams, or no more audio for today.
+        """
+        usage = self.usage(principal)
+        return Meter(principal, usage)
+
+    def usage(self, principal: Principal) -> Usage:
+        """What a principal has used; addresses are not kept apart."""
+        name = "" if principal.key is None else principal.key.name
+        return self._usage.setdefault(name, Usage(self._today))
+
+    def admit(self, principal: Principal) -> None:
+        """Count a request.
+
+        Raises:
+            QuotaExceeded: too many per minute.
+        """
+        limit = self._per_minute
+        if principal.key is not None and principal.key.requests_per_minute is not None:
+            limit = principal.key.requests_per_minute
+        self.count(principal.name, limit)
+
+    def count(self, name: str, limit: int) -> None:
+        """A token bucket for ``name``, with room for the requests of ten seconds, at least for ten.
+
+        Raises:
+            QuotaExceeded: it is empty.
+        """
+        if limit <= 0:
+            return
+        now = self._clock()
+        size = max(10.0, limit / 6)
+        left, since = self._buckets.pop(name, (size, now))
+        left = min(size, left + (now - since) * limit / 60)
+        good = left >= 1
+        self._buckets[name] = (left - 1 if good else left, now)
+        while len(self._buckets) > MAX_BUCKETS:
+            self._buckets.popitem(last=False)
+        if not good:
+            raise QuotaExceeded(
+                f"more than {limit} requests per minute", remedy="slow down", retry_after_s=(1 - left) * 60 / limit
+            )
+
+    def _today(self) -> datetime.date:
+        return datetime.datetime.fromtimestamp(self._now(), datetime.timezone.utc).date()
+
+    def _by_token(self, token: str) -> Principal:
+        body, _, signature = token[len(TOKEN_PREFIX) :].partition(".")
+        if not hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(body).encode()):
+            raise Unauthorized("the token is not known", remedy="get a new one with POST /v1/token")
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        except (ValueError, binascii.Error):
+            raise Unauthorized("the token is damaged", remedy="get a new one with POST /v1/token") from None
+        if claims["ends"] <= self._now():
+            raise Unauthorized("the token has expired", remedy="get a new one with POST /v1/token")
+        self._reload()
+        key = next((key for key in self._keys.values() if key.name == claims["name"]), None)
+        holder = self._holder(key)  # a token does not outlive its key
+        return Principal(holder.name, tuple(s for s in claims["scopes"] if holder.may(s)), holder.key)
+
+    def _signature(self, body: str) -> str:
+        return hmac.new(self._secret, body.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+    def _holder(self, key: Key | None) -> Principal:
+        if key is None:
+            raise Unauthorized("the API key is not known", remedy="check it, or ask for another")
+        if key.expires is not None and self._today() >= key.expires:
+            raise Unauthorized("the API key has expired", remedy="ask for another")
+        return Principal(f"key:{key.name}", key.scopes, key)
+
+    def _reload(self) -> None:
+        """Take in changes of the file, so that a key can be revoked without a restart."""
+        if self.keys_file is None:
+            return
+        try:
+            stat = self.keys_file.stat()
+        except OSError:
+            return  # it is being replaced; what was read before holds
+        if (stat.st_mtime_ns, stat.st_size) != self._stamp:
+            self._load()
+
+    def _load(self) -> None:
+        if self.keys_file is not None:
+            self._keys = {key.name: key for key in read_keys(self.keys_file)}
+            stat = self.keys_file.stat()
+            self._stamp = (stat.st_mtime_ns, stat.st_size)
+
+
+def require(principal: Principal, scope: str) -> None:
+    """A request needs this scope.
+
+    Raises:
+        Forbidden: the principal lacks it.
+    """
+    if not principal.may(scope):
+        raise Forbidden(
+            f"the key has the scopes {', '.join(principal.scopes) or 'none'}, this needs {scope}",
+            remedy="use another key",
+        )
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys of a file.
+
+    Raises:
+        UsageError: it cannot be read, or an entry is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_KEYS_BYTES:
+            raise UsageError(f"{path} is too large for a keys file")
+        table = toml.loads(path.read_text("utf-8"))
+    except OSError as error:
+        remedy = "make a first key: rechka serve --new-key NAME --keys-file FILE"
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", remedy=remedy) from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    entries = table.pop("key", [])
+    if table or not isinstance(entries, list):
+        raise UsageError(f"{path} may hold nothing but [[key]] tables, got {sorted(table)}")
+    keys = [_key(entry, f"key {i + 1} in {path}") for i, entry in enumerate(entries)]
+    if len({key.name for key in keys}) != len(keys):
+        raise UsageError(f"{path} has two keys of the same name")
+    return keys
+
+
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "sha256": (str,),
+    "scopes": (list,),
+    "expires": (datetime.date,),
+    "max_streams": (int,),
+    "audio_s_per_day": (int, float),
+    "requests_per_minute": (int,),
+}
+
+
+def _key(entry: Any, where: str) -> Key:
+    if not isinstance(entry, dict) or not {"name", "sha256"} <= set(entry) <= set(_FIELDS):
+        raise UsageError(f"{where} must have name and sha256, and may have {', '.join(list(_FIELDS)[2:])}")
+    for name, value in entry.items():
+        if not isinstance(value, _FIELDS[name]) or isinstance(value, bool):
+            raise UsageError(f"{where}: {name} is of the wrong type, got {value!r}")
+    entry = dict(entry)
+    if "scopes" in entry:
+        entry["scopes"] = tuple(entry["scopes"])
+        if not set(entry["scopes"]) <= set(SCOPES):
+            raise UsageError(f"{where}: scopes are of {', '.join(SCOPES)}, got {list(entry['scopes'])}")
+    if isinstance(entry.get("expires"), datetime.datetime):
+        entry["expires"] = entry["expires"].date()
+    if len(entry["sha256"]) != 64 or set(entry["sha256"]) - set("0123456789abcdef"):
+        raise UsageError(f"{where}: sha256 is 64 hexadecimal digits")
+    return Key(**entry)
+
+
+def new_key(name: str, path: Path) -> str:
+    """A new key, appended to a file in its hashed form; the key itself is nowhere but in the result.
+
+    Raises:
+        UsageError: a name that is taken or odd.
+        OutputError: the file cannot be written.
+    """
+    if not name or len(name) > 100 or not name.isprintable() or set(name) & set('"\\'):
+        raise UsageError(f"a key's name has 1 to 100 letters, no quotes and no backslash, got {name!r}")
+    if path.exists() and name in {key.name for key in read_keys(path)}:
+        raise UsageError(f"{path} has a key named {name!r} already", remedy="choose another name")
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    scopes = ", ".join(f'"{scope}"' for scope in DEFAULT_SCOPES)
+    text = f'\n[[key]]\nname = "{name}"\nsha256 = "{digest}"\nscopes = [{scopes}]\n'
+    try:
+        fresh = not path.exists()
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        if fresh:
+            path.chmod(0o600)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    return key
+
+
+def _until_midnight() -> float:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    following = (now + datetime.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (following - now).total_seconds()

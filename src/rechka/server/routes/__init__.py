@@ -1,0 +1,1 @@
+"""One module for each protocol: ``routes(service)`` gives its Starlette routes."""

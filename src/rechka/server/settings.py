@@ -1,0 +1,308 @@
+"""The settings of ``rechka serve``: one table, from which come flags, a TOML file, RECHKA_* variables and the docs.
+
+A flag beats a variable, a variable beats the file, the file beats the default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from rechka.errors import UsageError
+from rechka.hub import toml
+
+PREFIX = "RECHKA_"
+MAX_FILE_BYTES = 1 << 20
+LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
+
+
+def _setting(default: Any, group: str, help_: str, *, unit: str = "") -> Any:
+    return field(default=default, metadata={"group": group, "help": help_, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server may do. Every attribute is a setting; its name with ``-`` is the flag, RECHKA_NAME the variable."""
+
+    host: str = _setting("127.0.0.1", "network", "Address to listen on. Anything but loopback needs keys.")
+    port: int = _setting(8080, "network", "Port; 0 lets the system choose.")
+    more_ports: tuple[int, ...] = _setting(
+        (), "network", "Further ports for the same, such as 2700 for clients of vosk-server."
+    )
+    wyoming_port: int = _setting(
+        0, "network", "TCP port for Home Assistant's Wyoming protocol, 10300 is usual; 0: off."
+    )
+    tls_cert: Path | None = _setting(None, "network", "Certificate chain, PEM; then all ports but Wyoming speak TLS.")  # noqa: RUF009
+    tls_key: Path | None = _setting(None, "network", "Private key of the certificate, PEM.")  # noqa: RUF009
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "network", "Host names that requests may name. By default on loopback: localhost; elsewhere: any."
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "network", "Web pages elsewhere that may use the server, such as https://example.org; * for all."
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), "network", "Addresses of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+
+    model: tuple[str, ...] = _setting(
+        (), "model", "Models to serve, by name, folder or card; the first is the default. None: as rechka transcribe."
+    )
+    alias: tuple[str, ...] = _setting(
+        (), "model", "NAME=MODEL: another name for a model. Names of OpenAI's models mean the default one anyway."
+    )
+    refine: str = _setting("", "model", "A second model that reads every phrase of the default one again.")
+    device: str = _setting("cpu", "model", "Where models run: cpu or cuda.")
+    workers: int = _setting(0, "model", "Threads that step a model; 0: the cores this process may use, one on a GPU.")
+    max_batch: int = _setting(16, "model", "Streams of one step at most.")
+    max_wait_ms: float = _setting(
+        5.0, "model", "How long a ready stream waits for others to share its step.", unit="ms"
+    )
+
+    keys_file: Path | None = _setting(None, "access", "TOML file of API keys; with it every request needs a key.")  # noqa: RUF009
+    allow_anonymous: bool = _setting(False, "access", "Listen beyond loopback although there are no keys.")
+    token_secret: str = _setting(
+        "", "access", "Signs short-lived tokens; the same for servers that share clients. Default: a random one."
+    )
+    requests_per_minute: int = _setting(600, "access", "Of one key or address; 0: no limit.")
+
+    max_streams: int = _setting(200, "limits", "Sessions open at the same time, per model.")
+    max_connections: int = _setting(2000, "limits", "Connections open at the same time.")
+    max_files: int = _setting(8, "limits", "Recordings recognised at the same time; others wait.")
+    file_wait_s: float = _setting(30.0, "limits", "How long a recording waits for its turn.", unit="s")
+    max_queue_age_s: float = _setting(
+        1.0, "limits", "No new session while those that are open wait longer than this for a step.", unit="s"
+    )
+    inbox_s: float = _setting(10.0, "limits", "Audio of a session that waits at most; then reading stops.", unit="s")
+    max_session_s: float = _setting(14400.0, "limits", "Audio of one session.", unit="s")
+    max_file_s: float = _setting(14400.0, "limits", "Length of one recording.", unit="s")
+    max_message_kb: int = _setting(1024, "limits", "Size of one WebSocket message.", unit="KiB")
+    max_upload_mb: int = _setting(512, "limits", "Size of one upload.", unit="MiB")
+    idle_s: float = _setting(60.0, "limits", "A client that sends nothing for so long is disconnected.", unit="s")
+    send_s: float = _setting(30.0, "limits", "A client that takes nothing for so long is disconnected.", unit="s")
+    header_s: float = _setting(15.0, "limits", "Time for a request's headers to arrive.", unit="s")
+    grace_s: float = _setting(30.0, "limits", "After SIGTERM: time for open streams to end by themselves.", unit="s")
+
+    log_level: str = _setting("info", "logs", "debug, info, warning or error. Texts and audio are never logged.")
+    log_format: str = _setting("text", "logs", "text or json.")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host in LOOPBACK_NAMES:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """``alias`` as a mapping."""
+        return dict(item.split("=", 1) for item in self.alias)
+
+    def check(self) -> None:
+        """Settings that make no sense, or that are not safe, are refused.
+
+        Raises:
+            UsageError: with the setting's name.
+        """
+        for name in ("port", "wyoming_port"):
+            _expect(0 <= getattr(self, name) <= 65535, name, "a port from 0 to 65535")
+        _expect(all(0 < port <= 65535 for port in self.more_ports), "more_ports", "ports from 1 to 65535")
+        _expect(self.device in ("cpu", "cuda"), "device", "cpu or cuda")
+        _expect(self.log_level in ("debug", "info", "warning", "error"), "log_level", "debug, info, warning or error")
+        _expect(self.log_format in ("text", "json"), "log_format", "text or json")
+        _expect(all("=" in item.strip("=") for item in self.alias), "alias", "NAME=MODEL")
+        _expect(self.workers >= 0, "workers", "0 or more")
+        _expect(self.requests_per_minute >= 0, "requests_per_minute", "0 or more")
+        _expect(self.max_wait_ms >= 0, "max_wait_ms", "0 or more")
+        _expect(self.grace_s >= 0, "grace_s", "0 or more")
+        positive = (
+            "max_batch max_streams max_connections max_files max_queue_age_s inbox_s send_s max_session_s max_file_s "
+            "max_message_kb max_upload_mb idle_s header_s file_wait_s"
+        )
+        for name in positive.split():
+            _expect(getattr(self, name) > 0, name, "above 0")
+        _expect((self.tls_cert is None) == (self.tls_key is None), "tls_cert", "given together with tls_key")
+        if not self.loopback and self.keys_file is None and not self.allow_anonymous:
+            raise UsageError(
+                f"host {self.host} can be reached from other machines, and there is no keys_file",
+                remedy="make a key with `rechka serve --new-key NAME --keys-file keys.toml`, or set allow_anonymous "
+                "if something else guards the server",
+            )
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = {item.name: item for item in dataclasses.fields(Settings)}
+"""The table: name -> field with ``group``, ``help`` and ``unit`` in its metadata."""
+
+TYPES: dict[str, Any] = get_type_hints(Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings, and where each that is not the default came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def show(self) -> str:
+        """The settings as a TOML file that can be used as one; secrets are left out."""
+        lines: list[str] = []
+        group = ""
+        for name, item in FIELDS.items():
+            if item.metadata["group"] != group:
+                group = item.metadata["group"]
+                lines += ["", f"# {group}"]
+            value = getattr(self.settings, name)
+            unit = f" [{item.metadata['unit']}]" if item.metadata["unit"] else ""
+            source = self.sources.get(name, "default")
+            comment = f"# {source}: {item.metadata['help']}{unit}"
+            if value is None or (name == "token_secret" and value):
+                lines.append(f"# {name} = ...  {comment}")
+            else:
+                lines.append(f"{name} = {_toml(value)}  {comment}")
+        return "\n".join(lines[1:]) + "\n"
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Resolved:
+    """The settings from flags, variables and a file.
+
+    Args:
+        flags: name -> value or text; None values were not given.
+        file: TOML; its keys are the settings' names.
+        environ: variables; by default those of the process.
+
+    Raises:
+        UsageError: an unknown key, or a value of the wrong type or out of its range.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, value in (_read(file) if file is not None else {}).items():
+        if name not in FIELDS:
+            known = ", ".join(FIELDS)
+            raise UsageError(f"{file} has an unknown setting {name!r}", remedy=f"known: {known}")
+        values[name], sources[name] = _checked(name, value, f"{name} in {file}"), str(file)
+    for name in FIELDS:
+        variable = PREFIX + name.upper()
+        if variable in environ:
+            values[name], sources[name] = _parsed(name, environ[variable], variable), variable
+    for name, value in (flags or {}).items():
+        if value is not None and value != ():
+            flag = "--" + name.replace("_", "-")
+            found = _parsed(name, value, flag) if isinstance(value, str) else _checked(name, value, flag)
+            values[name], sources[name] = found, flag
+    settings = Settings(**values)
+    settings.check()
+    return Resolved(settings, sources)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise UsageError(f"{file} is larger than {MAX_FILE_BYTES} bytes", remedy="it is no settings file")
+        return toml.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}", remedy="check the path") from None
+    except ValueError as error:
+        raise UsageError(
+            f"{file} is not TOML: {error}", remedy="`rechka serve --show-config` prints an example"
+        ) from None
+
+
+def _kind(name: str) -> type:
+    """str, int, float, bool, Path or tuple."""
+    hint = TYPES[name]
+    members = [member for member in get_args(hint) if member is not type(None)]
+    if hint in (str, int, float, bool):
+        return hint  # type: ignore[no-any-return]
+    return Path if Path in members else tuple
+
+
+def _item(name: str) -> type:
+    member: type = get_args(TYPES[name])[0]
+    return member
+
+
+def _parsed(name: str, text: str, where: str) -> Any:
+    """A value from a flag or a variable; lists are separated by commas."""
+    kind = _kind(name)
+    if kind is tuple:
+        return tuple(_scalar(_item(name), part.strip(), where) for part in text.split(",") if part.strip())
+    return _scalar(kind, text, where)
+
+
+def _scalar(kind: type, text: str, where: str) -> Any:
+    if kind is bool:
+        known = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if text.strip().lower() not in known:
+            raise UsageError(f"{where} must be true or false, got {text!r}")
+        return known[text.strip().lower()]
+    if kind is Path:
+        return Path(text).expanduser() if text else None
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"{where} must be {_word(kind)}, got {text!r}") from None
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """A value that has a type already."""
+    kind = _kind(name)
+    if kind is tuple:
+        items = [value] if isinstance(value, (str, int)) else value
+        if not isinstance(items, (list, tuple)):
+            raise UsageError(f"{where} must be a list, got {value!r}")
+        return tuple(_typed(_item(name), item, where) for item in items)
+    return _typed(kind, value, where)
+
+
+def _typed(kind: type, value: Any, where: str) -> Any:
+    if kind is Path and isinstance(value, (str, Path)):
+        return Path(value).expanduser()
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise UsageError(f"{where} must be {_word(kind)}, got {value!r}")
+
+
+def _word(kind: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}[kind]
+
+
+def _expect(good: bool, name: str, wanted: str) -> None:
+    if not good:
+        raise UsageError(f"{name} must be {wanted}", remedy="see: rechka serve --show-config")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False)  # a basic string of TOML too

@@ -1,0 +1,90 @@
+"""A server on this machine in a thread, for tests with real clients over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rechka.recognizers import Asr
+    from rechka.server.run import Server
+    from rechka.server.service import Service
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running server."""
+
+    port: int
+    server: Server
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def service(self) -> Service:
+        """Belongs to the server's loop; looking at numbers is fine."""
+        return self.server.service
+
+    @property
+    def http(self) -> str:
+        """Address for requests."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        """Address for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    def call(self, coroutine: Any, timeout: float = 30.0) -> Any:
+        """Run something in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
+
+    def end_gently(self) -> None:
+        """What SIGTERM does."""
+        self.loop.call_soon_threadsafe(self.server.end_gently)
+
+
+@contextmanager
+def serving(models: Mapping[str, Asr] | None = None, **settings: Any) -> Iterator[Running]:
+    """A server around the toy model, or other models, with ``Settings`` as given; it is stopped at the end."""
+    from rechka.server.run import Server, bind, make_service
+    from rechka.server.settings import Settings
+    from rechka.testing.toy import toy_asr
+
+    chosen = Settings(**{"port": 0, "workers": 2, "max_wait_ms": 1.0, "requests_per_minute": 0, **settings})
+    chosen.check()
+    listeners = bind(chosen)
+    chosen = replace(chosen, port=listeners[0].getsockname()[1])
+    made: dict[str, Any] = {}
+    up = threading.Event()
+
+    def run() -> None:
+        async def main() -> None:
+            server = Server(make_service(chosen, models or {"toy": toy_asr()}))
+            made.update(server=server, loop=asyncio.get_running_loop())
+            serving_ = asyncio.ensure_future(server.serve(listeners))
+            while not server.started and not serving_.done():
+                await asyncio.sleep(0.01)
+            up.set()
+            await serving_
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001 - told to the test's thread
+            made["error"] = error
+        finally:
+            up.set()
+
+    thread = threading.Thread(target=run, name="rechka-server", daemon=True)
+    thread.start()
+    up.wait(60)
+    if "error" in made:
+        raise made["error"]
+    try:
+        yield Running(chosen.port, made["server"], made["loop"])
+    finally:
+        made["server"].should_exit = True
+        thread.join(30)
