@@ -363,7 +363,7 @@ class GigaAm(nn.Module):
 def load_gigaam(
     arrays: Mapping[str, np.ndarray[Any, Any]], config: GigaAmConfig, *, what: str = "the checkpoint"
 ) -> GigaAm:
-    """The module with given weights, for inference.
+    """The module with given weights, for inference; it shares their memory where it can.
 
     Args:
         arrays: by their published names without a prefix; see ``gigaam_config.completed``.
@@ -376,6 +376,6 @@ def load_gigaam(
         skeleton = GigaAm(config)
     shapes = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
     check_names(arrays, shapes, what=what)
-    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    state = {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()}
     skeleton.load_state_dict(state, assign=True)
     return skeleton.eval()

@@ -159,8 +159,8 @@ class GigaAmConfig:
     def from_weights(cls, shapes: Mapping[str, tuple[int, ...]], *, name: str = "", n_heads: int = 16) -> GigaAmConfig:
         """From names and shapes of the weights, for a file that comes without a configuration.
 
-        Heads of rotary attention leave no trace, hence ``n_heads``; the published models have 16. A vocabulary of other than the 34
-        classes of the character models must come from elsewhere.
+        Heads of rotary attention leave no trace, hence ``n_heads``; the published models have 16. A vocabulary of
+        other than the 34 classes of the character models must come from elsewhere.
 
         Raises:
             BadModelFile: weights that are not GigaAM's.
