@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from rechka.models import tone, zipformer
 from rechka.options import DecoderOptions
 from rechka.protocols import Decoder
 from rechka.testing.transducers import KINDS, write_transducer
-from rechka.types import F32
+from rechka.types import F32, LogProbs
 
 WORKER = Path(__file__).with_name("sherpa_worker.py")
 METHODS = {
@@ -135,3 +137,65 @@ def test_t_one_text(tmp_path: Path) -> None:
     text = tone.TOKENS.text(decoder.best(beam).tokens)
     assert len(text) > 5
     assert text == theirs["text"]
+
+
+DATA = Path(__file__).parents[1] / "data" / "gigaam"
+
+
+def as_sherpa_hears(samples: F32) -> F32:
+    """GigaAM features (T, 64) of sherpa-onnx, which are not GigaAM's.
+
+    Its offline streams keep Kaldi's pre-emphasis and its transform of 512 points, whatever its recogniser sets.
+    """
+    knf = pytest.importorskip("kaldi_native_fbank", reason="kaldi-native-fbank is not installed")
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.frame_opts.remove_dc_offset = False
+    options.frame_opts.window_type = "hann"
+    options.mel_opts.num_bins = 64
+    options.mel_opts.low_freq, options.mel_opts.high_freq = 0, 8000
+    bank = knf.OnlineFbank(options)
+    bank.accept_waveform(16000, samples.tolist())
+    bank.input_finished()
+    return np.array([bank.get_frame(i) for i in range(bank.num_frames_ready)], np.float32)
+
+
+def test_gigaam_ctc_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Our export of GigaAM v2 CTC, read by sherpa-onnx: from the same features comes the same text."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    pytest.importorskip("torch")
+    from rechka.cli.main import main
+    from rechka.features.gigaam import log_mel
+    from rechka.hub.registry import find
+    from rechka.models import gigaam
+
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(DATA / "v2_ctc" / "config.json", source)
+    front = log_mel(400, center=True)
+    tables = {"spectrogram.window": front.window, "mel_scale.fb": front.fb}
+    weights = safetensors.load_file(DATA / "v2_ctc" / "model.safetensors")
+    weights |= {f"preprocessor.featurizer.0.{name}": np.ascontiguousarray(value) for name, value in tables.items()}
+    safetensors.save_file(weights, source / "model.safetensors")
+    folder = tmp_path / "model"
+    assert main(["models", "convert", str(source), "--out", str(folder)]) == 0, capsys.readouterr().err
+
+    audio = []
+    for name in "ab":
+        with wave.open(str(DATA / f"{name}.wav")) as file:
+            audio.append(np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768)
+    (golden,) = sherpa([{"kind": "nemo_ctc", "folder": str(folder), "audio": save(tmp_path, audio, "audio")}])
+    entry = find(folder)
+    model = gigaam.load(entry.on_disk(), entry.card.params, threads=1)
+    assert isinstance(model, gigaam.GigaAm)
+    assert model.spec.tokens is not None
+    decoder: Decoder[Any] = build_decoder(model.spec.tokens, DecoderOptions(kind="greedy"))
+    for samples, theirs in zip(audio, golden, strict=True):
+        features = as_sherpa_hears(samples)
+        (values,) = model.graph([features])
+        # It counts T // 4 frames, one less than there are where T is no multiple of four.
+        (beam,) = decoder.advance([decoder.begin()], [LogProbs(values[: len(features) // 4])])
+        text = model.spec.tokens.text(decoder.best(beam).tokens)
+        assert len(text) > 5
+        assert text.strip() == theirs["text"].strip()
