@@ -72,7 +72,40 @@ def _kinds() -> list[Any]:
     return sorted((kind for kind in found if kind.__module__ == "rechka.errors"), key=lambda kind: kind.code)
 
 
-PAGES = {"help.md": help_page, "errors.md": errors_page}
+MAP = "<!-- the map: written by make docs -->"
+MAP_END = "<!-- end of the map -->"
+
+
+def models_page() -> str:
+    """docs/models.md with the table of the built-in cards between its two marks."""
+    text = (HERE / "models.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(MAP)
+    return f"{before}{MAP}\n{models_map()}{MAP_END}{rest.partition(MAP_END)[2]}"
+
+
+def models_map() -> str:
+    """One line per built-in card, in the order of ``rechka models list``."""
+    from rechka.hub.card import Card
+    from rechka.hub.map import TESTS, Line, ordered
+    from rechka.hub.registry import Entry
+
+    cards = sorted((HERE.parent / "src/rechka/hub/cards").glob("*.toml"))
+    entries = {path.stem: Entry(Card.read(path), HERE / "nowhere", "built-in") for path in cards}
+    rows = [
+        "| name | what | family | size | licence | get | " + " | ".join(TESTS) + " |",
+        "|---|---|---|---|---|---|" + "---|" * len(TESTS),
+    ]
+    for line in ordered(Line.of(entry, TESTS[0]) for entry in entries.values()):
+        card = entries[line.name].card
+        source = f"[{line.title}]({card.source})" if card.source else line.title
+        size = f"{line.size / 1e9:.2f} GB" if (line.size or 0) >= 1e9 else f"{round((line.size or 0) / 1e6)} MB"
+        rates = [Line.of(entries[line.name], test).wer for test in TESTS]
+        cells = [f"`{line.name}`", source, line.family, size if line.size else "", line.license, line.state]
+        rows.append("| " + " | ".join([*cells, *("" if rate is None else str(rate) for rate in rates)]) + " |")
+    return "\n".join(rows) + "\n"
+
+
+PAGES = {"help.md": help_page, "errors.md": errors_page, "models.md": models_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -126,7 +126,7 @@ def test_show(hub: FakeHub) -> None:
     rechka("pull", "t-one")
     assert answer("show", "t-one")["revision_on_disk"] == COMMIT
     text = rechka("show", "t-one").stdout
-    assert "call-centre calls\tWER %\t8.63\t\tpublished, not measured by us: README" in text
+    assert "call-centre calls, T-one's set\tWER %\t8.63\t\tpublished, not measured by us: README" in text
     assert COMMIT in text
     assert "not on disk, optional" in text
 

@@ -44,7 +44,7 @@ def test_the_card_of_t_one() -> None:
     assert not card.files["model"].optional
     assert card.files["lm"].optional
     assert not any(result.measured for result in card.results)
-    assert {result.value for result in card.results} == {8.63, 6.20, 5.83, 5.32, 20.27, 7.94}
+    assert {8.63, 6.20, 5.83, 5.32, 20.27, 7.94} <= {result.value for result in card.results}
 
 
 @pytest.mark.parametrize(

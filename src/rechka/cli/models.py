@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rechka.cli.common import say
+from rechka.errors import UsageError
 
 if TYPE_CHECKING:
     from rechka.hub.download import Progress
+    from rechka.hub.map import Line
     from rechka.hub.registry import Entry
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 FAULT_EXIT = 3
 """A model or file is missing or damaged."""
+WIDE = 105
+"""Columns of a terminal that has room for titles."""
 
 
 def register(app: typer.Typer) -> None:
@@ -31,34 +35,40 @@ def register(app: typer.Typer) -> None:
     app.add_typer(verb, name="models")
 
 
-def list_(as_json: AsJson = False) -> None:
-    """List the models that can be named with --model, and whether they are on disk."""
+def list_(
+    family: Annotated[
+        str | None, typer.Option("--family", metavar="NAME", help="Only this family: tone, gigaam, whisper ...")
+    ] = None,
+    test: Annotated[
+        str, typer.Option("--test", metavar="NAME", help="Test whose published error rate is shown.")
+    ] = "Russian LibriSpeech",
+    as_json: AsJson = False,
+) -> None:
+    """List the models that can be named with --model: size, licence, published error rate, whether they are on disk."""
+    from rechka.hub.card import FAMILIES
     from rechka.hub.load import choose
+    from rechka.hub.map import TESTS, Line, ordered
     from rechka.hub.registry import PREFERRED, entries
 
-    known, broken = entries()
+    if family is not None and family not in FAMILIES:
+        raise UsageError(f"there is no family {family!r}", remedy=f"known families: {', '.join(FAMILIES)}")
+    everything, broken = entries()
+    known = [entry for entry in everything if family in (None, entry.card.family)]
     default = choose()[0].card.name
+    lines = ordered((Line.of(entry, test) for entry in known), first=default)
     if as_json:
-        _print_json([{**_brief(entry), "default": entry.card.name == default} for entry in known])
+        found = {entry.card.name: entry for entry in known}
+        _print_json(
+            [
+                {**_brief(found[line.name]), "default": line.name == default, "wer": line.wer, "wer_test": test}
+                for line in lines
+            ]
+        )
     else:
-        rows = []
-        for entry in known:
-            brief = _brief(entry)
-            state = "on disk" if brief["on_disk"] else "not on disk"
-            mark = "default" if entry.card.name == default else ""
-            rows.append(
-                (
-                    entry.card.name,
-                    mark,
-                    entry.card.language,
-                    state,
-                    _size(brief["size"]),
-                    entry.card.license,
-                    brief["title"],
-                )
-            )
-        _print_table(("name", "", "language", "state", "size", "licence", "title"), rows)
-        if not next(entry.ready for entry in known if entry.card.name == PREFERRED):
+        _print_lines(lines, default, test)
+        if not any(line.wer is not None for line in lines):
+            say(f"no error rate on {test!r} was published; tests with figures include {', '.join(TESTS)}")
+        if not next(entry.ready for entry in everything if entry.card.name == PREFERRED):
             say(f"the production model is not on disk; get it with: rechka models pull {PREFERRED}")
     for error in broken.values():
         say(f"skipped: {error}")
@@ -118,6 +128,8 @@ def pull(
 ) -> None:
     """Get models from the Hugging Face Hub. A broken download goes on where it stopped when it is run again.
 
+    Of a model that only has a checkpoint, that is fetched; "rechka models convert" then makes it runnable.
+
     HF_ENDPOINT names a mirror, HF_TOKEN a token, RECHKA_HOME the folder, RECHKA_OFFLINE=1 forbids the network.
     """
     from rechka.hub import download
@@ -125,6 +137,9 @@ def pull(
 
     done = []
     for entry in [find(model) for model in models]:
+        if entry.missing() and not entry.card.repo and entry.card.originals:
+            done.append(_pull_originals(entry))
+            continue
         optional = [role for role, file in entry.card.files.items() if file.optional]
         with _progress(entry) as progress:
             pulled = download.pull(
@@ -146,6 +161,21 @@ def pull(
     else:
         for item in done:
             print(item["folder"])
+
+
+def _pull_originals(entry: Entry) -> dict[str, Any]:
+    """Fetch the checkpoint of a model that has to be converted, and say how."""
+    import shlex
+
+    from rechka.hub.originals import folder_of, pull_originals
+
+    with _progress(entry) as progress:
+        paths = pull_originals(entry, progress=progress)
+    command = shlex.join(
+        ["rechka", "models", "convert", str(paths["checkpoint"]), "--out", str(entry.folder), "--name", entry.card.name]
+    )
+    say(f"{entry.card.name}: its checkpoint is here; to make it runnable: {command}")
+    return {**_brief(entry), "folder": str(folder_of(entry)), "originals": {k: str(v) for k, v in paths.items()}}
 
 
 def verify(
@@ -196,12 +226,9 @@ def verify(
 
 def _brief(entry: Entry) -> dict[str, Any]:
     """What ``list`` says of a model, for ``--json``."""
-    card, on_disk = entry.card, entry.on_disk()
-    sizes = [
-        on_disk[role].stat().st_size if role in on_disk else file.size or file.approx_size
-        for role, file in card.files.items()
-        if role in on_disk or not file.optional
-    ]
+    from rechka.hub.map import size_of
+
+    card = entry.card
     return {
         "name": card.name,
         "title": card.title.get("en", ""),
@@ -211,7 +238,7 @@ def _brief(entry: Entry) -> dict[str, Any]:
         "origin": entry.origin,
         "folder": str(entry.folder),
         "on_disk": entry.ready,
-        "size": None if None in sizes else sum(size for size in sizes if size is not None),
+        "size": size_of(entry),
     }
 
 
@@ -280,6 +307,57 @@ def _print_table(header: tuple[str, ...] | None, rows: Sequence[tuple[str, ...]]
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console().print(table)
+
+
+def _print_lines(lines: Sequence[Line], default: str, test: str) -> None:
+    """The table of ``list``: as wide as the terminal allows, titles only where there is room for them."""
+    states = {"ready": "on disk", "pull": "not on disk", "convert": "not on disk, to convert"}
+    if not sys.stdout.isatty():
+        header = ("name", "", "family", "language", "state", "size", "licence", f"WER % on {test}", "title")
+        rows = [
+            (line.name, "default" if line.name == default else "", line.family, line.language, states[line.state],
+             _size(line.size), line.license, _rate(line.wer), line.title)
+            for line in lines
+        ]  # fmt: skip
+        _print_table(header, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    wide = console.width >= WIDE
+    marks = {"ready": "[green]yes[/]", "pull": "", "convert": "convert"}
+    headings = ("name", "family", "size", "licence", "WER %", "on disk")
+    plain = [
+        (line.name, line.family, _size(line.size) if line.size else "", _cut(line.license, 16 if wide else 12),
+         _rate(line.wer))
+        for line in lines
+    ]  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    room = console.width - 2 - len(headings[-1])
+    for heading, *cells in zip(headings[:-1], *plain, strict=True):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("size", "WER %") else "left")
+        room -= 2 + max(len(cell) for cell in (heading, *cells))
+    table.add_column(headings[-1], no_wrap=True)
+    if wide:
+        table.add_column("what it is", no_wrap=True)
+    for row, line in zip(plain, lines, strict=True):
+        title = [Text(_cut(line.title.removesuffix(" parameters"), room))] if wide else []
+        style = "bold" if line.name == default else ""
+        table.add_row(*map(Text, row), Text.from_markup(marks[line.state]), *title, style=style)
+    console.print(table)
+    say(f"WER %: {test}, as published; sources: rechka models show NAME; another test: --test NAME")
+    if any(line.state == "convert" for line in lines):
+        say("convert: only a checkpoint is published; rechka models pull NAME gets it and says how to convert it")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: max(0, most - 1)] + "\u2026"
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _print_json(value: object) -> None:

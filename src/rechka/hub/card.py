@@ -22,6 +22,7 @@ FAMILIES: Mapping[str, str] = {
     "gigaam": "rechka.models.gigaam",
     "tone": "rechka.models.tone",
     "toy": "rechka.models.toy",
+    "whisper": "rechka.models.whisper",
     "zipformer": "rechka.models.zipformer",
 }
 """Family -> module with ``load(files, params, *, device, threads)``. A card can choose among these and nothing else."""
@@ -34,6 +35,7 @@ _ROLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _URL = re.compile(r"https?://[^\s\"'<>]+")
 _PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
@@ -50,6 +52,7 @@ class CardFile:
         approx_size: length in bytes for display, when the exact one is not known; never checked.
         sha256: 64 hexadecimal digits, or None if it is not known; checked.
         optional: the model works without it; ``pull`` leaves it out unless asked.
+        md5: 32 hexadecimal digits where that is all its publisher tells; checked when there is no ``sha256``.
     """
 
     path: str
@@ -57,6 +60,27 @@ class CardFile:
     approx_size: int | None = None
     sha256: str | None = None
     optional: bool = False
+    md5: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A file that the model's authors publish and that has to be converted (``rechka models convert``).
+
+    Attributes:
+        url: where it is, http or https.
+        size, sha256, md5: as in ``CardFile``; each None if it is not known.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its file name, the last part of the address."""
+        return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,7 @@ class Card:
         decoder, segmenter: settings that differ from the defaults of ``DecoderOptions`` and ``SegmenterOptions``.
         confidence: slope and offset that turn a word's raw confidence into how often it is right (logistic), or None.
         results: figures.
+        originals: role (``"checkpoint"``, ``"tokenizer"``) -> file of the authors.
     """
 
     name: str
@@ -120,6 +145,7 @@ class Card:
     segmenter: Mapping[str, Any] = field(default_factory=dict)
     confidence: tuple[float, float] | None = None
     results: tuple[Result, ...] = ()
+    originals: Mapping[str, Original] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, *, where: str = "card") -> Card:
@@ -166,6 +192,8 @@ class Card:
                 table[key] = dict(value) if isinstance(value, Mapping) else value
         if self.files:
             table["files"] = {role: _without_defaults(file) for role, file in self.files.items()}
+        if self.originals:
+            table["originals"] = {role: _without_defaults(file) for role, file in self.originals.items()}
         for key in ("params", "decoder", "segmenter"):
             if value := getattr(self, key):
                 table[key] = dict(value)
@@ -190,7 +218,7 @@ class Card:
         return self.summary.get(language) or self.summary.get("en") or next(iter(self.summary.values()), "")
 
 
-def _without_defaults(value: CardFile | Result) -> dict[str, Any]:
+def _without_defaults(value: CardFile | Original | Result) -> dict[str, Any]:
     """A dataclass as a dictionary without the fields that hold their default."""
     table: dict[str, Any] = {}
     for item in fields(value):
@@ -227,6 +255,7 @@ def _card(table: Table) -> Card:
         segmenter=_options(table.table("segmenter"), SegmenterOptions()),
         confidence=table.pair("confidence"),
         results=tuple(_result(item) for item in table.tables("results")),
+        originals=_originals(table.table("originals")),
     )
     table.finish()
     return card
@@ -263,9 +292,27 @@ def _files(table: Table) -> dict[str, CardFile]:
             approx_size=item.count("approx_size"),
             sha256=item.text("sha256", _SHA256, "64 lower-case hexadecimal digits"),
             optional=item.flag("optional"),
+            md5=item.text("md5", _MD5, "32 lower-case hexadecimal digits"),
         )
         item.finish()
     return files
+
+
+def _originals(table: Table) -> dict[str, Original]:
+    originals: dict[str, Original] = {}
+    for role in table:
+        item = table.table(role)
+        originals[role] = original = Original(
+            url=item.need("url", item.text("url", _URL, "an http or https address")),
+            size=item.count("size"),
+            sha256=item.text("sha256", _SHA256, "64 lower-case hexadecimal digits"),
+            md5=item.text("md5", _MD5, "32 lower-case hexadecimal digits"),
+        )
+        if role not in ("checkpoint", "tokenizer"):
+            raise table.error(f"an original is a checkpoint or a tokenizer, got {show(role)}")
+        check_path(original.name, item.where)
+        item.finish()
+    return originals
 
 
 def check_path(path: str, where: str) -> str:

@@ -258,6 +258,9 @@ def _fault(path: Path, expected: CardFile, remote: RemoteFile) -> str | None:
     if expected.sha256:
         found = sha256_of(path)
         return None if found == expected.sha256 else f"sha256 {found} instead of {expected.sha256}"
+    if expected.md5:
+        found = _digest(path, hashlib.md5(usedforsecurity=False))
+        return None if found == expected.md5 else f"md5 {found} instead of {expected.md5}"
     if remote.git_sha1:  # small files are kept in git itself, and the Hub tells git's name for the content
         found = _digest(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
         return None if found == remote.git_sha1 else f"git sha1 {found} instead of {remote.git_sha1}"
