@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.train.grammar import generate
-from rechka.train.numerals import cardinal, ordinal
+from rechka.text.numerals import cardinal, ordinal
 from rechka.train.text import held_out, training
 
 numbers = st.integers(0, 10**9)

@@ -78,6 +78,10 @@ def transcribe(
     hotword: common.HotwordOption = None,
     device: common.DeviceOption = common.Device.CPU,
     threads: common.ThreadsOption = None,
+    digits: Annotated[bool, typer.Option("--digits", help="Write numbers as digits: 25 мая, 15:30, 5%.")] = False,
+    punctuate: Annotated[
+        bool, typer.Option("--punctuate", help="Full stops and capitals by pauses, for models that write bare words.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per input, errors included, for programs.")
     ] = False,
@@ -97,7 +101,8 @@ def transcribe(
         asr = common.load_asr(model, device, threads, refine=refine)
         with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
             sources = _sources(job.items, None if encoding is None else encoding.value)
-            results = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
+            heard = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
+            results = _finished(heard, digits=digits, punctuate=punctuate)
             code = job.run(results, meter)
     if code:
         raise typer.Exit(code)
@@ -111,6 +116,16 @@ def _recognise(
     return asr.transcribe_many(
         sources, progress=lambda index, done, total: meter.update(there[index], done, total), **options
     )
+
+
+def _finished(
+    results: Iterator[Transcript | RechkaError], *, digits: bool, punctuate: bool
+) -> Iterator[Transcript | RechkaError]:
+    """The transcripts as a reader wants them."""
+    from rechka.recognizers.finish import finish
+
+    for result in results:
+        yield result if isinstance(result, RechkaError) else finish(result, digits=digits, punctuate=punctuate)
 
 
 def _sources(items: Sequence[inputs.Input], encoding: RawEncoding | None) -> Iterator[Any]:

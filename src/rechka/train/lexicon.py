@@ -5,7 +5,7 @@ Everyday inventory, written for this project.
 
 from __future__ import annotations
 
-from rechka.train.numerals import Gender, Noun
+from rechka.text.numerals import Gender, Noun
 
 
 def _words(text: str) -> tuple[str, ...]:

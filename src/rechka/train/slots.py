@@ -11,7 +11,7 @@ from typing import Literal
 
 from rechka.train import lexicon
 from rechka.train.lexicon import NOUNS
-from rechka.train.numerals import DIGITS, Case, Gender, cardinal, count, group, ordinal, spell
+from rechka.text.numerals import DIGITS, Case, Gender, cardinal, count, group, ordinal, spell
 
 Random = random.Random
 
