@@ -123,6 +123,8 @@ _GRAPH_FOLDERS = ("", "am-onnx/", "am/", "exp/")
 _TOKEN_FILES = ("tokens.txt", "lang/tokens.txt", "data/lang*/tokens.txt")
 _PAUSE_S = 1.2
 """Without a token for so long a phrase is over: sherpa-onnx's rule 2."""
+_AROUND_S = 0.2
+"""Frames before the first token that greedy search emits, where a beam may find an earlier one."""
 
 
 def icefall(folder: Path, _names: Collection[str] = (), *, precision: str = "fp32") -> Card | None:
@@ -149,7 +151,7 @@ def icefall(folder: Path, _names: Collection[str] = (), *, precision: str = "fp3
     streaming = "decode_chunk_len" in metadata(folder / files["encoder"])
     return card_for(
         folder, "zipformer", files, {}, language=_language(folder / files["tokens"]),
-        decoder={"beam_width": 4, "length_norm": True}, segmenter={"min_silence_s": _PAUSE_S} if streaming else {},
+        decoder={"beam_width": 4, "length_norm": True}, segmenter={"min_silence_s": _PAUSE_S, "expand_s": _AROUND_S} if streaming else {},
     )  # fmt: skip
 
 
