@@ -39,7 +39,8 @@ class Case:
         self.arrays = safetensors.load_file(GOLDEN / name / "model.safetensors")
         self.config = GigaAmConfig.from_published(self.published)
         self.model = load_gigaam(completed(unprefixed(self.arrays), self.config), self.config)
-        self.expected = np.load(GOLDEN / name / "expected.npz")
+        with np.load(GOLDEN / name / "expected.npz") as arrays:
+            self.expected = dict(arrays)
         self.cases = json.loads((GOLDEN / name / "expected.json").read_text("utf-8"))["cases"]
 
 
@@ -55,7 +56,8 @@ def together() -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def test_features(case):
-    golden = np.load(GOLDEN / "features.npz")
+    with np.load(GOLDEN / "features.npz") as arrays:
+        golden = dict(arrays)
     key = "v2" if case.config.center else "v3_bf16"
     features, counts = case.model.preprocessor(*together())
     for row, count, wav in zip(features, counts, "ab", strict=True):
