@@ -111,7 +111,7 @@ $(VENV)/.torch: constraints.txt $(VENV)/.pip
 
 $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@echo "Installing what the tests need (once)" >&2
-	@$(PIP) --editable '.[av,train,data,server]' --group test
+	@$(PIP) --editable '.[av,train,data,server,whisper]' --group test
 	@touch $@
 
 # mypy reads hypothesis for rechka.testing, hence both groups.

@@ -23,6 +23,7 @@ EXTRAS = {
     "mic": (("sounddevice",), "rechka listen"),
     "lm": (("kenlm",), "KenLM binary language models, such as T-one's"),
     "export": (("onnx", "onnxscript"), "writing ONNX files"),
+    "whisper": (("ctranslate2", "tokenizers"), "Whisper models"),
     "train": (("torch", "safetensors", "scipy"), "rechka train"),
 }
 """Extra -> the modules it brings and what they are for."""
