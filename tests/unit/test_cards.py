@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import rechka
+from rechka.errors import ModelNotFound
 from rechka.hub.card import FAMILIES, Card
 from rechka.hub.map import FAMILY_ORDER, TESTS, Line, ordered, size_of
 from rechka.hub.registry import Entry, entries
@@ -84,6 +85,12 @@ def test_figures_that_the_specifications_give() -> None:
     assert [rate("t-one", test) for test in TESTS] == [6.2, 5.32, 19.8]
     assert [rate("whisper-large-v3", test) for test in TESTS] == [9.4, 5.5, 27.4]
     assert rate("gigaam-v3-ctc-int8", TESTS[0]) is None, "the full model's figure is not the quantized one's"
+
+
+def test_a_model_that_has_to_be_converted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECHKA_HOME", str(tmp_path))
+    with pytest.raises(ModelNotFound, match="rechka models pull gigaam-emo gets it and says how to convert it"):
+        rechka.load("gigaam-emo", offline=False)
 
 
 def test_the_map_is_ordered_by_family_then_by_error_rate() -> None:

@@ -35,8 +35,8 @@ def load(
             better a ``Refined`` event follows, and transcripts hold its text.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads of one model step; None lets the backend choose.
-        decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a language model on
-            disk or hotwords are given, and greedy search elsewhere.
+        decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a language
+            model on disk or hotwords are given, and greedy search elsewhere.
         offline: False pulls what is missing. None and True never touch the network.
     Raises:
         ModelNotFound: an unknown name, or files that are not on disk.
@@ -106,6 +106,8 @@ def not_on_disk(entry: Entry) -> ModelNotFound:
     missing = ", ".join(str(entry.path(role)) for role in entry.missing())
     if entry.card.repo and entry.origin != "folder":
         remedy = f"get it with: rechka models pull {name}; or leave the model out to use the embedded one"
+    elif entry.card.originals and entry.origin != "folder":
+        remedy = f"only a checkpoint is published: rechka models pull {name} gets it and says how to convert it"
     else:
         remedy = "put the files there, or correct the card"
     return ModelNotFound(f"model {name!r} is not on disk: {missing} does not exist", remedy=remedy)
