@@ -91,6 +91,7 @@ class Intake:
         self._num = 1 if options.mix else options.channels
         self._offsets = [options.start_s] * self._num
         self._queue: deque[_Audio | _Mark] = deque()
+        self._marks = 0
         self._queued_s = [0.0] * self._num
         spec = recognizer.spec
         first = QUANTUM_S if spec.chunk is None else max(0, spec.chunk - spec.pad) / spec.sample_rate
@@ -116,6 +117,7 @@ class Intake:
         """Queue a flush, or the end."""
         with self._lock:
             self._queue.append(_Mark(last))
+            self._marks += 1
 
     def hold(self, held: bool) -> None:
         """While held nothing is stepped: nobody takes the events."""
@@ -127,7 +129,7 @@ class Intake:
         if self._held or self._over:
             return False
         with self._lock:
-            return any(isinstance(item, _Mark) for item in self._queue) or any(
+            return self._marks > 0 or any(
                 queued > 0 and queued >= missing
                 for queued, missing in zip(self._queued_s, self._missing_s, strict=True)
             )
@@ -136,6 +138,7 @@ class Intake:
         """Forget everything; called when no worker holds the session."""
         with self._lock:
             self._queue.clear()
+            self._marks = 0
             self._over = True
         self.streams = []
 
@@ -158,6 +161,8 @@ class Intake:
                         self._queued_s[i] = self._queued_s[i] - item.seconds if self._queue else 0.0
             if isinstance(item, _Mark):
                 self._ending = item
+                with self._lock:
+                    self._marks -= 1
                 for stream in self.streams:
                     stream.finish()
             else:

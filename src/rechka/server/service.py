@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 
 from rechka.engine import Engine, EngineOptions, Registry, Session, SessionOptions, transcribe
 from rechka.engine.cores import cores
-from rechka.errors import NoSuchThing, Overloaded, Unauthorized
+from rechka.errors import Forbidden, NoSuchThing, Overloaded, Unauthorized
 from rechka.recognizers import Asr
 from rechka.server.auth import Auth, Principal, require
 from rechka.server.settings import Settings
@@ -53,12 +53,14 @@ class Service:
         models: by name; the first is the default.
         auth: keys and rates.
         metrics: where everything is counted.
+        fetcher: gets a recording from an address, guarded against addresses that are none of the client's business.
     """
 
     settings: Settings
     models: Mapping[str, Asr]
     auth: Auth
     metrics: Registry = field(default_factory=Registry)
+    fetcher: Callable[[str], contextlib.AbstractAsyncContextManager[Any]] | None = None
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -226,6 +228,18 @@ class Service:
                 )
             finally:
                 meter.end()
+
+    @contextlib.asynccontextmanager
+    async def fetched(self, url: str) -> AsyncIterator[Any]:
+        """A recording from elsewhere as a file object; whoever may fetch sets ``fetcher``.
+
+        Raises:
+            Forbidden: fetching is switched off, which it is by default.
+        """
+        if self.fetcher is None:
+            raise Forbidden("this server fetches no addresses", remedy="upload the recording instead")
+        async with self.fetcher(url) as file:
+            yield file
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
