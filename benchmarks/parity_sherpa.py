@@ -100,7 +100,7 @@ def make_models(folder: Path) -> None:
 
 
 def make_transducers(folder: Path) -> None:
-    """About six tokens a second. The card makes one phrase of all frames: sherpa-onnx decodes without endpoints here."""
+    """About six tokens a second. The card makes one phrase of all frames, as sherpa-onnx decodes here."""
     from dataclasses import replace
 
     from rechka.hub.layouts import recognise

@@ -149,10 +149,10 @@ def icefall(folder: Path, _names: Collection[str] = (), *, precision: str = "fp3
     tables = (path.relative_to(folder).as_posix() for name in _TOKEN_FILES for path in sorted(folder.glob(name)))
     files["tokens"] = next(tables, "lang/tokens.txt" if files["encoder"].startswith("am") else "tokens.txt")
     streaming = "decode_chunk_len" in metadata(folder / files["encoder"])
-    return card_for(
-        folder, "zipformer", files, {}, language=_language(folder / files["tokens"]),
-        decoder={"beam_width": 4, "length_norm": True}, segmenter={"min_silence_s": _PAUSE_S, "expand_s": _AROUND_S} if streaming else {},
-    )  # fmt: skip
+    segmenter = {"min_silence_s": _PAUSE_S, "expand_s": _AROUND_S} if streaming else {}
+    decoder = {"beam_width": 4, "length_norm": True}
+    language = _language(folder / files["tokens"])
+    return card_for(folder, "zipformer", files, {}, language=language, decoder=decoder, segmenter=segmenter)
 
 
 def _parts(folder: Path, int8: bool) -> dict[str, str] | None:
