@@ -35,8 +35,8 @@ def load(
             better a ``Refined`` event follows, and transcripts hold its text.
         device: ``"cpu"`` or ``"cuda"``.
         threads: threads of one model step; None lets the backend choose.
-        decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a language
-            model on disk or hotwords are given, and greedy search elsewhere.
+        decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a
+            language model on disk or hotwords are given, and greedy search elsewhere.
         offline: False pulls what is missing. None and True never touch the network.
     Raises:
         ModelNotFound: an unknown name, or files that are not on disk.
