@@ -1,0 +1,40 @@
+"""The web page at ``/``: plain files of this package, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from rechka.server.service import Service
+
+TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+SAFETY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src blob:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "microphone=(self)",
+    "Cache-Control": "no-cache",
+}
+"""Nothing but the page's own files may run in it, whatever a transcript says."""
+
+
+def routes(_: Service) -> list[BaseRoute]:
+    """``/`` and the files it names; read once, at the start."""
+    folder = files("rechka.server") / "page"
+    found = [_route(f"/{item.name}", item.read_bytes()) for item in folder.iterdir() if _kind(item.name)]
+    return [_route("/", (folder / "index.html").read_bytes(), "text/html"), *found]
+
+
+def _kind(name: str) -> str | None:
+    return TYPES.get(name.rpartition(".")[2])
+
+
+def _route(path: str, content: bytes, kind: str | None = None) -> Route:
+    async def page(_: Request) -> Response:
+        return Response(content, media_type=kind or _kind(path), headers=SAFETY)
+
+    return Route(path, page, methods=["GET"])
