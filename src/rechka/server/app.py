@@ -20,7 +20,7 @@ from rechka.server.gate import Gate
 from rechka.server.service import Service
 from rechka.server.wire import retry_headers, status_of
 
-PROTOCOLS = ("health", "native", "vosk", "openai_rest", "original", "tone")
+PROTOCOLS = ("health", "native", "vosk", "openai_rest", "original", "tone", "page")
 """Modules of ``rechka.server.routes``; each has ``routes(service)``."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
