@@ -56,7 +56,7 @@ def test_translation_names_of_languages_and_english_models() -> None:
     assert head(SPECIAL, language="", task="transcribe", multilingual=False) == (SPECIAL.start,)
     with pytest.raises(UsageError, match="English only"):
         head(SPECIAL, language="ru", task="transcribe", multilingual=False)
-    with pytest.raises(UsageError, match="does not know the language 'xx'.*it knows"):
+    with pytest.raises(UsageError, match=r"does not know the language 'xx'.*it knows"):
         head(SPECIAL, language="xx", task="transcribe", multilingual=True)
 
 
