@@ -189,4 +189,22 @@ def _language(tokens: Path) -> str:
     return "ru" if any("а" <= letter <= "я" for letter in text.lower()) else "und"
 
 
-_LAYOUTS: tuple[Callable[[Path, set[str]], Card | None], ...] = (_gigaam_by_name, _gigaam_of_sherpa, icefall)
+def _whisper(folder: Path, names: set[str]) -> Card | None:
+    """Whisper as CTranslate2's converter writes it and others publish it: ``model.bin`` with its vocabulary."""
+    listed = first_of(names, "vocabulary.json", "vocabulary.txt")
+    if "model.bin" in names and "config.json" in names:
+        files = {"model": "model.bin", "config": "config.json", "tokenizer": "tokenizer.json"}
+        files["vocabulary"] = listed or "vocabulary.json"
+        return card_for(folder, "whisper", files, {}, language="mul")
+    if "config.json" in names and names & {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"}:
+        with (folder / "config.json").open("rb") as file:
+            said = file.read(1 << 16)
+        if re.search(rb'"model_type"\s*:\s*"whisper"', said):
+            raise ModelNotFound(
+                f"{folder} is a Whisper checkpoint of transformers, which has to be converted first",
+                remedy=f"rechka models convert {folder} --out FOLDER",
+            )
+    return None
+
+
+_LAYOUTS: tuple[Callable[[Path, set[str]], Card | None], ...] = (_gigaam_by_name, _gigaam_of_sherpa, icefall, _whisper)

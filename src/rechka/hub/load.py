@@ -81,6 +81,7 @@ def put_together(
 ) -> Asr:
     """The model of an entry whose required files are on disk. Arguments and errors as ``load``."""
     from rechka.recognizers import Asr, assemble, default_segmenter
+    from rechka.recognizers.whisper import WhisperAsr, WhisperRecognizer
 
     card, files = entry.card, entry.on_disk()
     _check_sizes(entry)
@@ -97,6 +98,8 @@ def put_together(
         lm = load_lm(files["lm"])
     segmenter = replace(default_segmenter(acoustic.spec), **card.segmenter)
     recognizer = assemble(acoustic, decoder=decoder, segmenter=segmenter, lm=lm, calibration=card.confidence)
+    if isinstance(recognizer, WhisperRecognizer):
+        return WhisperAsr(recognizer, name=card.name, language=recognizer.options.language or card.language)
     return Asr(recognizer, name=card.name, language=card.language)
 
 

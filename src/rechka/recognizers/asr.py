@@ -303,7 +303,7 @@ class _Job:
             return self.error
         return Transcript(
             segments=tuple(sorted(self.segments, key=lambda segment: (segment.start, segment.channel))),
-            language=self.asr.language,
+            language=next((stream.language for stream in self.streams if stream.language), self.asr.language),
             model=self.asr.name,
             duration=max((stream.duration for stream in self.streams), default=0.0),
             truncated=self.source is not None and self.source.truncated,

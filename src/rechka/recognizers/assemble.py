@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rechka.backends.ort import OrtBackend
 from rechka.errors import IncompatibleParts, UsageError
+from rechka.models.whisper import WhisperModel
 from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.protocols import AcousticModel, Decoder
 from rechka.recognizers.chunked import ChunkRecognizer
 from rechka.recognizers.phrased import PHRASED, PhraseRecognizer
 from rechka.recognizers.textless import EmbeddingRecognizer, LabelRecognizer
+from rechka.recognizers.whisper import WhisperRecognizer, check_beam
 from rechka.segmentation.vad import SILERO_FILE, EnergyVad, SileroVad, Vad
 from rechka.types import Encoded, ModelSpec
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    model: AcousticModel,
+    model: AcousticModel | WhisperModel,
     *,
     decoder: DecoderOptions | None = None,
     segmenter: SegmenterOptions | None = None,
@@ -30,7 +32,7 @@ def assemble(
     max_chunks: int | None = None,
     calibration: tuple[float, float] | None = None,
     vad: Vad | None = None,
-) -> ChunkRecognizer | PhraseRecognizer | LabelRecognizer | EmbeddingRecognizer:
+) -> ChunkRecognizer | PhraseRecognizer | LabelRecognizer | EmbeddingRecognizer | WhisperRecognizer:
     """The recogniser for a model: ``PhraseRecognizer`` if it reads whole phrases (``spec.chunk`` is None).
 
     A model without tokens gets one for its labels or its embeddings (``textless.py``).
@@ -50,6 +52,8 @@ def assemble(
     """
     from rechka.decoding import build_decoder
 
+    if isinstance(model, WhisperModel):
+        return _whisper(model, decoder or DecoderOptions(kind="auto"), segmenter, calibration, vad)
     tokens = model.spec.tokens
     if tokens is None:
         if hasattr(model, "labels"):
@@ -84,6 +88,21 @@ def assemble(
         return ChunkRecognizer(model, factory, segmenter, calibration=calibration, **limit)
     vad = vad or make_vad(segmenter.vad, model.spec.sample_rate)
     return PhraseRecognizer(model, factory, vad, segmenter, calibration=calibration, **limit)
+
+
+def _whisper(
+    model: WhisperModel,
+    decoder: DecoderOptions,
+    segmenter: SegmenterOptions | None,
+    calibration: tuple[float, float] | None,
+    vad: Vad | None,
+) -> WhisperRecognizer:
+    """Of a decoder's options Whisper has use for the kind of search, the width of its beam, and hotwords."""
+    options = check_beam(decoder.kind, decoder.beam_width, model.options)
+    options = replace(options, hotwords=(*options.hotwords, *decoder.hotwords))
+    if vad is None and options.vad != "none":
+        vad = make_vad(options.vad, model.spec.sample_rate)
+    return WhisperRecognizer(model, options, vad=vad, segmenter_options=segmenter, calibration=calibration)
 
 
 def default_segmenter(spec: ModelSpec) -> SegmenterOptions:

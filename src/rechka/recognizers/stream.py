@@ -119,6 +119,8 @@ class Stream:
         self.outbox: deque[Event] = deque()
         self.num_samples = 0
         self.done = False
+        self.language: str | None = None
+        """Told by a recogniser that finds out which language is spoken."""
         self._drive = drive
         self._resampler: Resampler | None = None
         self._rate = 0

@@ -34,6 +34,8 @@ def border(first: Sequence[Word], second: Sequence[Word], overlap: tuple[float, 
         at, to, size = run
         pair = min(range(size), key=lambda k: abs(_centre(first[early[at + k]]) - middle))
         return early[at + pair] + 1, late[to + pair] + 1
+    if not early or not late:
+        return len(first), 0  # one of them heard nothing there; what the other heard is all there is
     kept = sum(_centre(word) < middle for word in first)
     gone = sum(_centre(word) < middle for word in second)
     return kept, gone
