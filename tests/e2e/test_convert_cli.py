@@ -165,6 +165,18 @@ def test_t_one(tmp_path, capsys):
     assert main(["transcribe", str(GOLDEN / "a.wav"), "--model", str(tmp_path / "out")]) == 0
 
 
+def test_whisper(tmp_path, capsys):
+    """A folder of transformers is told by its configuration and goes another way."""
+    pytest.importorskip("ctranslate2")
+    from rechka.testing.whisper import write_checkpoint
+
+    write_checkpoint(tmp_path / "tuned")
+    assert run(tmp_path / "tuned", "--out", tmp_path / "out", "--name", "my-whisper") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}\n"
+    card = Card.read(tmp_path / "out" / "card.toml")
+    assert (card.name, card.family) == ("my-whisper", "whisper")
+
+
 class Bomb:
     def __reduce__(self):
         return print, ("it ran",)
