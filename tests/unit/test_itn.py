@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rechka.text.itn import CASES, GENDERS, digits_for_scoring, to_digits, transcript_to_digits, words_to_digits
+from rechka.text.itn import digits_for_scoring, to_digits, transcript_to_digits, words_to_digits
+from rechka.text.number_words import CASES, GENDERS
 from rechka.text.numerals import cardinal, ordinal
 from rechka.text.spell import to_words
 from rechka.types import Segment, Transcript, Word

@@ -13,7 +13,7 @@ Case = Literal["nom", "gen", "dat", "acc", "ins", "pre"]
 Gender = Literal["m", "f", "n"]
 
 _CASES: tuple[Case, ...] = ("nom", "gen", "dat", "acc", "ins", "pre")
-MAX_CARDINAL = 10**12 - 1
+MAX_CARDINAL = 10**15 - 1
 
 DIGITS = ("ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять")
 
@@ -108,7 +108,12 @@ BILLION = Noun(
     "миллиард миллиарда миллиарду миллиард миллиардом миллиарде",
     "миллиарды миллиардов миллиардам миллиарды миллиардами миллиардах",
 )
-_SCALES = ((10**9, BILLION), (10**6, MILLION), (10**3, THOUSAND))
+TRILLION = Noun(
+    "m",
+    "триллион триллиона триллиону триллион триллионом триллионе",
+    "триллионы триллионов триллионам триллионы триллионами триллионах",
+)
+_SCALES = ((10**12, TRILLION), (10**9, BILLION), (10**6, MILLION), (10**3, THOUSAND))
 
 
 def _below_thousand(number: int, case: Case, gender: Gender) -> list[str]:
@@ -127,7 +132,7 @@ def _below_thousand(number: int, case: Case, gender: Gender) -> list[str]:
 
 
 def cardinal(number: int, case: Case = "nom", gender: Gender = "m", *, say_one: bool = False) -> str:
-    """A whole number from 0 to 999,999,999,999 in words.
+    """A whole number from 0 to 999,999,999,999,999 in words.
 
     Args:
         number: the number.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rechka.text.itn import AT, COUNTED, MONTHS, YEARS, fold
+from rechka.text.number_words import AT, COUNTED, MONTHS, YEARS, fold
 from rechka.text.numerals import MAX_CARDINAL, Case, Gender, cardinal, group, ordinal, spell
 
 _TOKEN = re.compile(r"^(?P<before>[«(]*)(?P<body>.*?)(?P<behind>[.,!?;:…»)\"]*)$")
