@@ -80,13 +80,27 @@ class Server(uvicorn.Server):
             ssl_keyfile=s.tls_key,
         )
         super().__init__(config)
+        self.listening = False
+        """All ports are open."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._wyoming: asyncio.Server | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open for clients once the models are warm."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self.service.settings.wyoming_port:
+            from rechka.server import wyoming
+
+            self._wyoming = await wyoming.start(self.service)
+        self.listening = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The end, after the drain."""
+        if self._wyoming is not None:
+            self._wyoming.close()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT."""

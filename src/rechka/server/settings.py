@@ -130,6 +130,11 @@ class Settings:
         for name in positive.split():
             _expect(getattr(self, name) > 0, name, "above 0")
         _expect((self.tls_cert is None) == (self.tls_key is None), "tls_cert", "given together with tls_key")
+        if not self.loopback and self.wyoming_port and not self.allow_anonymous:
+            raise UsageError(
+                f"Wyoming knows no keys, and host {self.host} can be reached from other machines",
+                remedy="set allow_anonymous if something else guards that port, or leave wyoming_port out",
+            )
         if not self.loopback and self.keys_file is None and not self.allow_anonymous:
             raise UsageError(
                 f"host {self.host} can be reached from other machines, and there is no keys_file",

@@ -66,7 +66,7 @@ def serving(models: Mapping[str, Asr] | None = None, **settings: Any) -> Iterato
             server = Server(make_service(chosen, models or {"toy": toy_asr()}))
             made.update(server=server, loop=asyncio.get_running_loop())
             serving_ = asyncio.ensure_future(server.serve(listeners))
-            while not server.started and not serving_.done():
+            while not server.listening and not serving_.done():
                 await asyncio.sleep(0.01)
             up.set()
             await serving_
