@@ -66,6 +66,7 @@ picture: $(VENV)/.base
 bench: $(VENV)/.test $(VENV)-bench/.ready
 	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/beam_search.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/file_mode.py --sherpa-python $(VENV)-bench/bin/python
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity_sherpa.py --write docs/parity.md
 
 $(VENV)-bench/.ready: benchmarks/requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what rechka is measured against (once)" >&2
