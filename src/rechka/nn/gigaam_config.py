@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -117,11 +117,13 @@ class GigaAmConfig:
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> GigaAmConfig:
-        """From a checkpoint's ``cfg``, or the ``config.json`` of a Hugging Face repository, which has it inside.
+        """From a checkpoint's ``cfg``, a Hugging Face ``config.json``, which has it inside, or ``to_dict``.
 
         Raises:
             BadModelFile: a part that is not GigaAM's, or numbers that make no model.
         """
+        if "encoder" not in values and "subs_kernel" in values:
+            return cls._own(values)
         for key in ("cfg", "model", "cfg"):
             if "encoder" not in values and isinstance(values.get(key), Mapping):
                 values = values[key]
@@ -154,6 +156,18 @@ class GigaAmConfig:
             "name": str(values.get("model_name") or "")[:64],
         }
         return cls(**given, **_head(values))
+
+    @classmethod
+    def _own(cls, values: Mapping[str, Any]) -> GigaAmConfig:
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise BadModelFile(f"unknown entries in a GigaAM configuration: {', '.join(map(_show, unknown))}")
+        for key in ("vocabulary", "labels"):
+            names = values.get(key)
+            if names is not None and not (isinstance(names, Sequence) and all(isinstance(n, str) and n for n in names)):
+                raise BadModelFile(f"the configuration's {key} is no list of names: {_show(names)}")
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**plain)
 
     @classmethod
     def from_weights(cls, shapes: Mapping[str, tuple[int, ...]], *, name: str = "", n_heads: int = 16) -> GigaAmConfig:

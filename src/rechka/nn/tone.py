@@ -400,8 +400,12 @@ class Tone(nn.Module):
         """
         if lengths is None:
             lengths = torch.full((audio.shape[0],), audio.shape[1], device=audio.device)
-        state = self._split(self.initial_state(audio.shape[0]))
-        x, frames, _ = self.encoder(self.features(audio), lengths // frontend.HOP, state)
+        return self.hear(self.features(audio), lengths // frontend.HOP)
+
+    def hear(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``forward`` gives, from (B, F, mels) features and how many of F count."""
+        state = self._split(self.initial_state(features.shape[0]))
+        x, frames, _ = self.encoder(features, lengths, state)
         assert frames is not None  # lengths were given
         return self.decoder(x), frames
 
