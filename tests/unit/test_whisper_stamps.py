@@ -55,6 +55,14 @@ def test_a_single_stamp_at_the_end_means_that_the_window_is_done() -> None:
     assert found.advance == WINDOW
 
 
+def test_a_single_stamp_that_the_limit_of_tokens_left_at_the_end_means_nothing() -> None:
+    found = read(T(0.0, "раз", 2.0, 2.5, "два", 4.0), SPECIAL, size=WINDOW, truncated=True)
+    assert texts(found.pieces) == [(0.0, 2.0, "раз")]
+    assert (found.advance, found.complete) == (100, True)
+    alone = read(T(0.0, "раз", 2.0), SPECIAL, size=WINDOW, truncated=True)
+    assert not alone.complete  # the window has to be divided
+
+
 def test_a_closed_pair_at_the_end_says_where_to_go_on() -> None:
     found = read(T(0.0, "раз", 2.0, 2.0), SPECIAL, size=WINDOW)
     assert texts(found.pieces) == [(0.0, 2.0, "раз")]

@@ -228,7 +228,9 @@ class WindowReader:
             part.advance = len(part.audio)
             return []
         if window.stamps:
-            reading = stamps.read(attempt.tokens, self.codec.special, size=size, final=not part.last)
+            reading = stamps.read(
+                attempt.tokens, self.codec.special, size=size, final=not part.last, truncated=attempt.truncated
+            )
             part.pieces = reading.pieces
             part.advance = reading.advance * POSITION if reading.complete and part.last else len(part.audio)
             goes_on = reading.complete and part.last

@@ -68,7 +68,9 @@ def violations(tokens: Sequence[int], special: Special) -> list[str]:
     return broken
 
 
-def read(tokens: Sequence[int], special: Special, *, size: int, final: bool = False) -> Reading:
+def read(
+    tokens: Sequence[int], special: Special, *, size: int, final: bool = False, truncated: bool = False
+) -> Reading:
     """The pieces of a window and where to go on.
 
     A window is cut between two stamps that follow one another; text after the last such pair is left for the next
@@ -79,6 +81,7 @@ def read(tokens: Sequence[int], special: Special, *, size: int, final: bool = Fa
         special: ids.
         size: positions of the window that hold audio, at least 1.
         final: nothing follows that could read the rest again: all text is kept.
+        truncated: the limit of tokens ended the text, so a single stamp at its end does not mean that nothing follows.
     """
     known = [token for token in tokens if special.is_text(token) or special.is_stamp(token)]
     stamp = [special.is_stamp(token) for token in known]
@@ -88,9 +91,10 @@ def read(tokens: Sequence[int], special: Special, *, size: int, final: bool = Fa
         return Reading(tuple(_pieces([known], special, size, closed=single or None)), size, False)
     rest = known[cuts[-1] :]
     slices = [known[first:last] for first, last in zip([0, *cuts[:-1]], cuts, strict=True)]
-    if single or final:
+    over = single and not truncated
+    if over or final:
         pieces = _pieces([*slices, rest], special, size, closed=single)
-        return Reading(tuple(pieces), size, single)
+        return Reading(tuple(pieces), size, over)
     pieces = _pieces(slices, special, size, closed=True)
     reached = special.position(known[cuts[-1] - 1])
     # A stamp of 0.00 would mean to decode the same again for ever; one beyond the audio means its end.
