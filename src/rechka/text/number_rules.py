@@ -102,7 +102,8 @@ class Parser(Reader):
         before = self.word(at - 1)
         if number.value == 1:
             unit = self.next(at + 1) in MEASURES or self.is_scale(at + 1)
-            polite = self.word(at) == "одну" and self.next(at + 1) in ("минуту", "секунду")
+            asking = self.next(at + 1) in ("минуту", "секунду") and before not in ("за", "через", "на", "в")
+            polite = self.word(at) == "одну" and asking
             return before == "ни" or polite or not (unit or (before in BEFORE and number.plain))
         return not self._counts(at + 1) and not (before in BEFORE and number.kind != "scale")
 

@@ -71,8 +71,8 @@ def to_words(text: str) -> str:
 
     Whole numbers up to 15 digits, longer ones and those with leading noughts digit by digit; ordinals with endings
     (``25-го``), or before the singular of a common noun (``на 5 этаже``); dates, decimals with a comma or a point,
-    times of day, ranges, ``%``, ``№`` and usual abbreviations of units; telephone numbers in groups. What is none of these
-    stays as it is.
+    times of day, ranges, ``%``, ``№`` and usual abbreviations of units; telephone numbers in groups. What is none of
+    these stays as it is.
 
     >>> to_words("25 мая в 15:30, через 2 минуты, на 5%")
     'двадцать пятого мая в пятнадцать тридцать, через две минуты, на пять процентов'
