@@ -1,99 +1,186 @@
 """A call in two channels as one conversation: echo of one speaker in the other's channel is taken out.
 
-On many lines a speaker is heard again, quieter and a little later, on the other side. Recognised there too, the same
-words stand twice. A phrase is echo if nearly all of its words, in order, were said on another channel shortly before,
-and with no less confidence; words that only one channel has are never dropped.
+On many lines a speaker is heard again, fainter and a little later, on the other side. Recognised there too, the same
+words stand twice. Echo is found as a run of words that another channel says at nearly the same distance in time. A word
+is dropped only if its own counterpart, no other word's, stays on the other channel; words that only one channel has are
+never dropped.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import NamedTuple
 
+from rechka.text.normalize import scoring
 from rechka.types import Segment, Transcript, Word
 
 
 @dataclass(frozen=True, slots=True)
 class EchoOptions:
-    """When a word is taken for an echo.
+    """When words are taken for an echo.
 
     Attributes:
         latest_s: an echo comes at most this long after the word; satellite and mobile paths stay below half a second.
-        earliest_s: word times are not exact: an echo may seem this much early.
         words: shortest run of words that is believed to be an echo rather than both saying the same.
-        doubt: an echo's mean confidence may be above the original's by no more than this.
+        jitter_s: word times are not exact: the delay within a run may change by this much from word to word.
+        similarity: an echo is often misheard; a word counts as the same from this share of equal letters on. At least
+            half of a run must be spelled the same.
+        at_once_s: below this mean delay, about a frame or two, words count as said at the same time.
+        doubt: a difference of mean confidence up to this tells nothing.
     """
 
     latest_s: float = 0.6
-    earliest_s: float = 0.1
     words: int = 3
+    jitter_s: float = 0.2
+    similarity: float = 0.6
+    at_once_s: float = 0.08
     doubt: float = 0.05
+
+
+class _Spoken(NamedTuple):
+    """A word and where it stands: index of its segment, and its place there."""
+
+    word: Word
+    segment: int
+    place: int
+
+
+class _Pair(NamedTuple):
+    """Words of two channels, by their index there, that may be the same; how alike; delay of the second in seconds."""
+
+    first: int
+    second: int
+    alike: float
+    delay: float
 
 
 def dialogue(transcript: Transcript, options: EchoOptions | None = None) -> Transcript:
     """The transcript of a recording with one speaker per channel, ordered by time, echo taken out.
 
+    Segments without words stay as they are: echo is found by words and their times.
+
     Args:
         transcript: its segments name their channels.
-        options: when a word is taken for an echo.
+        options: what is taken for an echo.
     """
     limits = options or EchoOptions()
-    segments = list(transcript.segments)
-    kept = [_without_echo(segment, segments, limits) for segment in segments]
+    segments = transcript.segments
+    channels: dict[int, list[_Spoken]] = {}
+    for index, segment in enumerate(segments):
+        spoken = channels.setdefault(segment.channel, [])
+        spoken += [_Spoken(word, index, place) for place, word in enumerate(segment.words)]
+    rows = [sorted(row, key=lambda spoken: spoken.word.start) for _, row in sorted(channels.items())]
+    dropped: set[tuple[int, int]] = set()
+    for i, first in enumerate(rows):
+        for second in rows[i + 1 :]:
+            dropped |= _echo(
+                [spoken for spoken in first if spoken[1:] not in dropped],
+                [spoken for spoken in second if spoken[1:] not in dropped],
+                limits,
+            )
+    kept = [
+        _without(segment, {place for at, place in dropped if at == index}) for index, segment in enumerate(segments)
+    ]
     ordered = sorted((s for s in kept if s is not None), key=lambda s: (s.start, s.channel, s.end))
     return replace(transcript, segments=tuple(ordered))
 
 
-def _without_echo(segment: Segment, all_segments: Sequence[Segment], options: EchoOptions) -> Segment | None:
-    """The segment less the runs of its words that another channel said first; None if nothing is left."""
-    if not segment.words:
+def _without(segment: Segment, places: set[int]) -> Segment | None:
+    """The segment less some of its words; None if nothing is left."""
+    if not places:
         return segment
-    others = sorted(
-        (
-            word
-            for other in all_segments
-            if other.channel != segment.channel
-            and other.end >= segment.start - options.latest_s - 1
-            and other.start <= segment.end + options.earliest_s + 1
-            for word in other.words
-        ),
-        key=lambda word: word.start,
-    )
-    echoed = [_source(word, others, options) for word in segment.words]
-    dropped: set[int] = set()
-    at = 0
-    while at < len(echoed):
-        end = at
-        while end < len(echoed) and echoed[end] is not None:
-            end += 1
-        run = range(at, end)
-        if len(run) >= options.words and _fainter(segment.words, echoed, run, options):
-            dropped |= set(run)
-        at = max(end, at + 1)
-    if not dropped:
-        return segment
-    words = tuple(word for place, word in enumerate(segment.words) if place not in dropped)
+    words = tuple(word for place, word in enumerate(segment.words) if place not in places)
     if not words:
         return None
-    return replace(
-        segment, words=words, text=" ".join(word.text for word in words), start=words[0].start, end=words[-1].end
-    )
+    text = " ".join(word.text for word in words)
+    return replace(segment, words=words, text=text, start=words[0].start, end=words[-1].end)
 
 
-def _source(word: Word, others: Sequence[Word], options: EchoOptions) -> Word | None:
-    """The same word on another channel, a moment before."""
-    for other in others:
-        delay = word.start - other.start
-        if -options.earliest_s <= delay <= options.latest_s and other.text == word.text:
-            return other
-    return None
+def _echo(first: Sequence[_Spoken], second: Sequence[_Spoken], limits: EchoOptions) -> set[tuple[int, int]]:
+    """Segment and place of the words of either channel that are an echo of the other; each is in one run at most."""
+    runs = _runs(_pairs(first, second, limits), limits)
+    used: tuple[set[int], set[int]] = (set(), set())
+    dropped: set[tuple[int, int]] = set()
+    for run in sorted(runs, key=lambda run: -sum(len(first[pair.first].word.text) * pair.alike for pair in run)):
+        rest = [pair for pair in run if pair.first not in used[0] and pair.second not in used[1]]
+        same = sum(pair.alike == 1.0 for pair in rest)
+        if len(rest) < limits.words or 2 * same < len(rest):
+            continue
+        used[0].update(pair.first for pair in rest)
+        used[1].update(pair.second for pair in rest)
+        echo = _later(rest, first, second, limits)
+        if echo is not None:
+            dropped |= {(second[pair.second] if echo else first[pair.first])[1:] for pair in rest}
+    return dropped
 
 
-def _fainter(words: Sequence[Word], sources: Sequence[Word | None], run: range, options: EchoOptions) -> bool:
-    """Whether the run came later than its source on the whole, and was recognised no better."""
-    pairs = [(words[place], source) for place in run if (source := sources[place]) is not None]
-    late = sum(word.start - source.start for word, source in pairs) / len(pairs)
-    sure = [(word.confidence, source.confidence) for word, source in pairs]
+def _pairs(first: Sequence[_Spoken], second: Sequence[_Spoken], limits: EchoOptions) -> list[_Pair]:
+    """Words of both channels near in time that are alike, in order."""
+    starts = [spoken.word.start for spoken in second]
+    found = []
+    for i, spoken in enumerate(first):
+        begin = spoken.word.start
+        j = bisect_left(starts, begin - limits.latest_s)
+        while j < len(second) and starts[j] <= begin + limits.latest_s:
+            alike = _alike(scoring(spoken.word.text), scoring(second[j].word.text))
+            if alike >= limits.similarity:
+                found.append(_Pair(i, j, alike, starts[j] - begin))
+            j += 1
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _alike(first: str, second: str) -> float:
+    """Share of equal letters: 1 for the same word. Words of one or two letters are the same or not."""
+    if first == second:
+        return 1.0
+    return 0.0 if min(len(first), len(second)) < 3 else min(SequenceMatcher(None, first, second).ratio(), 0.99)
+
+
+def _runs(pairs: Sequence[_Pair], limits: EchoOptions) -> list[list[_Pair]]:
+    """Chains of pairs in which words follow one another on both channels after the same delay; one may be missing."""
+    best: list[float] = []
+    back: list[int | None] = []
+    for at, pair in enumerate(pairs):
+        score, before = 0.0, None
+        for other in range(at - 1, -1, -1):
+            earlier = pairs[other]
+            if earlier.first < pair.first - 2:
+                break  # pairs are in order of their first word
+            follows = 1 <= pair.first - earlier.first <= 2 and 1 <= pair.second - earlier.second <= 2
+            if follows and abs(earlier.delay - pair.delay) <= limits.jitter_s and best[other] > score:
+                score, before = best[other], other
+        best.append(score + pair.alike)
+        back.append(before)
+    ends = set(range(len(pairs))) - {before for before in back if before is not None}
+    runs = []
+    for end in sorted(ends):
+        run: list[_Pair] = []
+        at_: int | None = end
+        while at_ is not None:
+            run.append(pairs[at_])
+            at_ = back[at_]
+        runs.append(run[::-1])
+    return runs
+
+
+def _later(
+    run: Sequence[_Pair], first: Sequence[_Spoken], second: Sequence[_Spoken], limits: EchoOptions
+) -> int | None:
+    """Which of the two is the echo, 0 or 1; None if what came later was heard better, which no echo is.
+
+    Where both came at once, as crosstalk does, it is the one that was heard worse; of equals the second.
+    """
+    sure = [(first[pair.first].word.confidence, second[pair.second].word.confidence) for pair in run]
     known = [(mine, its) for mine, its in sure if mine is not None and its is not None]
-    excess = sum(mine - its for mine, its in known) / len(known) if known else 0.0
-    return late > 0 and excess <= options.doubt
+    ahead = sum(mine - its for mine, its in known) / len(known) if known else 0.0
+    delay = sum(pair.delay for pair in run) / len(run)
+    if abs(delay) < limits.at_once_s:
+        return 0 if ahead < -limits.doubt else 1
+    if delay > 0:
+        return 1 if ahead >= -limits.doubt else None
+    return 0 if ahead <= limits.doubt else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from rechka.errors import IncompatibleParts
 from rechka.types import Segment, Transcript, Word
 
 SENTENCE_PAUSE_S = 0.7
@@ -51,13 +53,27 @@ class PausePunctuator:
 
 
 def punctuated(transcript: Transcript, punctuator: Punctuator | None = None) -> Transcript:
-    """All segments with punctuation; those without words stay as they are."""
+    """All segments with punctuation; those without words stay as they are.
+
+    A channel is given to the punctuator as a whole, so that a phrase that was cut without a pause ends no sentence.
+
+    Raises:
+        IncompatibleParts: the punctuator returned more or fewer words than it was given.
+    """
     chosen = punctuator or PausePunctuator()
+    written: dict[int, Iterator[Word]] = {}
+    for channel in {segment.channel for segment in transcript.segments}:
+        words = [word for segment in transcript.segments if segment.channel == channel for word in segment.words]
+        found = chosen(words)
+        if len(found) != len(words):
+            raise IncompatibleParts(
+                f"a punctuator must return as many words as it is given: {len(words)}, got {len(found)}",
+                remedy="let it change the spelling of words, and nothing else",
+            )
+        written[channel] = iter(found)
 
     def one(segment: Segment) -> Segment:
-        if not segment.words:
-            return segment
-        words = chosen(segment.words)
-        return replace(segment, words=words, text=" ".join(word.text for word in words))
+        words = tuple(itertools.islice(written[segment.channel], len(segment.words)))
+        return replace(segment, words=words, text=" ".join(word.text for word in words)) if words else segment
 
     return replace(transcript, segments=tuple(map(one, transcript.segments)))
