@@ -15,7 +15,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,15 @@ from rechka.decoding.whisper.stitch import border
 from rechka.decoding.whisper.words import UNSPACED, spread
 from rechka.recognizers.whisper_window import RATE, Line, Read, Window
 from rechka.types import F32, Event, Final, Segment, Word
+
+Clock: TypeAlias = Callable[[float, float], tuple[float, float]]
+"""From a start and an end in seconds of a window to those of the stream."""
+
+
+def shifted(by: float) -> Clock:
+    """The clock of a window that is a piece of the stream as it is."""
+    return lambda start, end: (start + by, end + by)
+
 
 WINDOW = 30 * RATE
 SHORTEST = RATE // 10
@@ -164,9 +173,9 @@ class Mode:
             self.dropped = ()
         return Final(Segment(text, start, end, tuple(words), self.setting.speaker, self.setting.channel, labels))
 
-    def note(self, lines: Sequence[Line], clock: Callable[[float], float]) -> None:
+    def note(self, lines: Sequence[Line], clock: Clock) -> None:
         """Remember lines that were dropped."""
-        self.dropped += tuple((clock(line.start), clock(line.end), line.text, line.signs) for line in lines)
+        self.dropped += tuple((*clock(line.start, line.end), line.text, line.signs) for line in lines)
 
 
 @dataclass(eq=False)
@@ -206,7 +215,7 @@ class Sequential(Mode):
         events: list[Event] = []
         for read in reads:
             start = self.seek / RATE
-            self.note(read.dropped, lambda time, start=start: start + time)  # type: ignore[misc]
+            self.note(read.dropped, shifted(start))
             for line in read.lines:
                 words = [replace(word, start=word.start + start, end=word.end + start) for word in line.words]
                 events.append(self.final(line.text, start + line.start, start + line.end, words, line))
@@ -233,12 +242,12 @@ class Joined(Mode):
 
     held: Held = field(default_factory=Held)
 
-    def join(self, read: Read, clock: Callable[[float], float], overlap: tuple[float, float] | None) -> list[Event]:
+    def join(self, read: Read, clock: Clock, overlap: tuple[float, float] | None) -> list[Event]:
         """The words of a window behind those that are held; these are told as far as they are certain.
 
         Args:
             read: of the window.
-            clock: from seconds of the window to those of the stream.
+            clock: of the window.
             overlap: seconds that the window before heard too; None if there is no such window.
         """
         heard = self.heard(read, clock)
@@ -250,16 +259,14 @@ class Joined(Mode):
         self.held = Held(heard.words[gone:], heard.lines[gone:])
         return events
 
-    def heard(self, read: Read, clock: Callable[[float], float]) -> Held:
+    def heard(self, read: Read, clock: Clock) -> Held:
         """All words of a window on the clock of the stream."""
         words: list[Word] = []
         lines: list[Line] = []
         for line in read.lines:
             for word in line.words or spread(line.text, line.start, line.end):
-                # Its middle says where it is: a word that reaches over a removed pause keeps its length.
-                half = (word.end - word.start) / 2
-                centre = clock(word.start + half)
-                words.append(replace(word, start=max(0.0, centre - half), end=centre + half))
+                start, end = clock(word.start, word.end)
+                words.append(replace(word, start=start, end=end))
                 lines.append(line)
         return Held(tuple(words), tuple(lines))
 
@@ -334,7 +341,7 @@ class Chunked(Joined):
         for read in reads:
             start = self.start / RATE
             overlap = (start, start + (self.size - self.shift) / RATE) if self.start else None
-            events += self.join(read, lambda time, start=start: start + time, overlap)  # type: ignore[misc]
+            events += self.join(read, shifted(start), overlap)
             self.start += self.shift
         self.forget(self.start)
         if self.last and not self.spans():

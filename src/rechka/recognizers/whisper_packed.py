@@ -20,7 +20,7 @@ import numpy as np
 from rechka.decoding.whisper.stitch import border
 from rechka.recognizers.agreement import Agreement
 from rechka.recognizers.phrase_walk import Geometry, Note, Noted, Walk, WalkState
-from rechka.recognizers.whisper_modes import SHORTEST, WINDOW, Held, Joined, Setting
+from rechka.recognizers.whisper_modes import SHORTEST, WINDOW, Held, Joined, Setting, shifted
 from rechka.recognizers.whisper_window import RATE, Line, Read, Window, level_db
 from rechka.segmentation import Segmenter
 from rechka.types import F32, Event, Final, Partial, Refined, Segment, SpeechEnd, SpeechStart, Word
@@ -34,6 +34,8 @@ LOOK_DB = -45.0
 """A stretch below this level of full scale is not worth a second look."""
 EDGE_S = 0.5
 """Words that end so long before the end of what was heard are told as final under ``commit = "alignment"``."""
+EARLY_S = 0.15
+"""A word that seems to begin so shortly before the end of an island belongs to the next."""
 PROMPT_CHARS = 200
 """Text before a live phrase that is its prompt. Source: whisper_streaming."""
 
@@ -80,15 +82,20 @@ class Pack:
         first, last = self.islands[0], self.islands[-1]
         return self.size + len(island.audio) <= WINDOW and island.end - first.start <= PACK_S * RATE and not last.split
 
-    def seconds(self, time: float) -> float:
-        """From seconds of the window to those of the stream."""
-        sample = max(0.0, time * RATE)
-        for island in self.islands[:-1]:
-            if sample < len(island.audio):
-                return (island.start + sample) / RATE
-            sample -= len(island.audio)
-        last = self.islands[-1]
-        return (last.start + min(sample, len(last.audio))) / RATE
+    def clock(self, start: float, end: float) -> tuple[float, float]:
+        """From seconds of the window to those of the stream, both within the island where a word begins.
+
+        A word ends where the next one begins, so in the window it may reach over the pause that was taken out.
+        """
+        begin = 0.0
+        at = min(start + EARLY_S, (start + end) / 2)
+        for island in self.islands:
+            length = len(island.audio) / RATE
+            if at < begin + length or island is self.islands[-1]:
+                first, last = (min(max(time - begin, 0.0), length) for time in (start, end))
+                return island.start / RATE + first, island.start / RATE + last
+            begin += length
+        raise AssertionError("a pack has islands")
 
 
 class Looker:
@@ -257,17 +264,17 @@ class Packed(Phrased):
     def take(self, reads: Sequence[Read]) -> list[Event]:
         """Segments, divided at the pauses between phrases."""
         events: list[Event] = []
-        for pack, read in zip(self.ready, reads, strict=True):
+        for pack, read in zip(self.ready[: len(reads)], reads, strict=True):
             if pack.islands[0].doubtful:
-                self.note(read.dropped, pack.seconds)
-                events += self.tell(self.heard(read, pack.seconds))
+                self.note(read.dropped, pack.clock)
+                events += self.tell(self.heard(read, pack.clock))
                 continue
-            events += self.join(read, pack.seconds, pack.islands[0].zone)
+            events += self.join(read, pack.clock, pack.islands[0].zone)
             if not pack.islands[-1].split:
                 events += self.tell(self.held)
                 self.held = Held()
-        self.ready, self.voted = (), {}
-        if self.last and not self.open:
+        self.ready = self.ready[len(reads) :]  # without a language yet, none was read
+        if self.last and not self.open and not self.ready:
             events += self.tell(self.held)
             self.held = Held()
         return events
@@ -397,7 +404,7 @@ class Live(Phrased):
 
     def _finals(self, words: Sequence[Word], read: Read, start: float, end: float, begin: float) -> list[Event]:
         """A Final that begins with what partials called stable, and a Refined where the text reads otherwise."""
-        self.note(read.dropped, lambda time: begin + time)
+        self.note(read.dropped, shifted(begin))
         text = " ".join(word.text for word in words)
         end = max(end, words[-1].end) if words else end
         bare = Segment(text, start, end, tuple(words), self.setting.speaker, self.setting.channel)

@@ -149,7 +149,7 @@ class WindowReader:
 
     def __init__(self, kernel: Kernel, codec: Codec, options: WhisperOptions) -> None:
         self.kernel, self.codec, self.options = kernel, codec, options
-        self.head("en" if not kernel.multilingual else options.language or "en")  # an impossible task is told now
+        self.head(options.language or "en")  # what the model cannot do is told now
 
     def head(self, language: str) -> tuple[int, ...]:
         """Start of transcript, language, task."""

@@ -142,11 +142,9 @@ def isolated(segments: Sequence[Sequence[Word]], *, size: float, silence: float,
         if odd[i]:
             start, last = words[0].start, words[-1].end
             silent_before = start - end >= silence or start < min(silence, NEAR_EDGE_S)
-            following = segments[i + 1] if i + 1 < len(segments) else None
-            silent_after = (
-                size - last < NEAR_EDGE_S if following is None
-                else following[0].start - last >= silence or odd[i + 1]
-            )  # fmt: skip
+            following = segments[i + 1][0].start if i + 1 < len(segments) else size
+            odd_after = i + 1 < len(segments) and odd[i + 1]
+            silent_after = following - last >= silence or odd_after or size - last < NEAR_EDGE_S
             if silent_before and silent_after:
                 found.append(i)
                 continue

@@ -28,12 +28,13 @@ DISTINCT_WORDS = 24
 def compression(text: str) -> float:
     """Length over zlib length, each distinct character counted as one byte; 0 for an empty text.
 
-    A text has rarely more than 256 distinct characters; if so, those beyond share bytes with others.
+    A text has rarely more than 256 distinct characters; those beyond share bytes with others, in another order.
     """
     if not text:
         return 0.0
     codes: dict[str, int] = {}
-    data = bytes(codes.setdefault(char, len(codes)) % 256 for char in text)
+    numbers = [codes.setdefault(char, len(codes)) for char in text]
+    data = bytes((number ^ (number >> 8) * 0x5B) & 0xFF for number in numbers)
     return len(data) / len(zlib.compress(data))
 
 
