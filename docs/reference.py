@@ -105,7 +105,33 @@ def models_map() -> str:
     return "\n".join(rows) + "\n"
 
 
-PAGES = {"help.md": help_page, "errors.md": errors_page, "models.md": models_page}
+SETTINGS_PAGE = """# Settings of the server
+
+Written by `make docs` from `rechka.server.settings`. Each name is a key of the TOML file; with `-` for `_` it is a flag
+of `rechka serve`, in capitals after `RECHKA_` a variable. Lists are written with commas in flags and variables.
+{groups}"""
+
+
+def settings_page() -> str:
+    """Every setting of ``rechka serve``: name, default, meaning."""
+    from rechka.server.settings import FIELDS, Resolved, Settings
+
+    values = Resolved(Settings(), {}).show()
+    groups = ""
+    last = ""
+    for name, item in FIELDS.items():
+        if item.metadata["group"] != last:
+            last = item.metadata["group"]
+            groups += f"\n## {last}\n\n| setting | default | meaning |\n|---|---|---|\n"
+        line = next(line for line in values.splitlines() if line.removeprefix("# ").startswith(f"{name} ="))
+        default = "" if line.startswith("#") else f"`{line.split(' = ', 1)[1].split('  # ')[0]}`"
+        unit = f" In {item.metadata['unit']}." if item.metadata["unit"] not in ("", "s") else ""
+        seconds = " Seconds." if item.metadata["unit"] == "s" else ""
+        groups += f"| `{name}` | {default} | {item.metadata['help']}{unit}{seconds} |\n"
+    return SETTINGS_PAGE.format(groups=groups)
+
+
+PAGES = {"help.md": help_page, "settings.md": settings_page, "errors.md": errors_page, "models.md": models_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -15,7 +15,7 @@ from rechka.testing import say
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
-WRITTEN = ("help.md", "errors.md")
+WRITTEN = ("help.md", "errors.md", "settings.md")
 BLOCK = re.compile(r"(?:^<!-- skip: (?P<why>[^\n]+?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 
 

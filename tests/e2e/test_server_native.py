@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -355,3 +358,46 @@ def test_rechka_stream_prints_what_the_server_hears(server, tmp_path, capfd):
     assert rechka([*args, "--json"]) == 0
     assert texts([json.loads(line) for line in capfd.readouterr().out.splitlines()]) == ["привет мир", "как дела"]
     assert rechka(["stream", str(tmp_path / "none.wav"), "--server", server.http]) == 1
+
+
+def test_tls(tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not here to make a certificate")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    args = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made = [openssl, *args, "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(made, check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=cert)
+    trusting.check_hostname = False
+    with serving(tls_cert=cert, tls_key=key) as server:
+        url = f"wss://127.0.0.1:{server.port}/v1/stream?sample_rate=8000"
+        assert texts(run(talk(url, [PCM, FINISH], ssl=trusting))[0]) == ["привет мир", "как дела"]
+
+
+def test_half_letters_are_refused(server):
+    said, code = run(talk(f"{server.ws}/v1/stream", [{"type": "start", "hotwords": ["\ud800"]}]))
+    assert (said[0]["code"], code) == ("service.bad_request", 1007)
+
+
+def test_hotwords_are_heard():
+    from rechka.hub.load import load
+    from rechka.options import DecoderOptions
+
+    with serving({"toy": load("toy", decoder=DecoderOptions(kind="auto"))}) as server:
+        start = {"type": "start", "sample_rate": 8000, "hotwords": {"мир": 3, "дела": 2.5}}
+        assert texts(run(talk(f"{server.ws}/v1/stream", [start, PCM, FINISH]))[0]) == ["привет мир", "как дела"]
+        said, _ = run(talk(f"{server.ws}/v1/stream?hotwords=мир:3&hotwords=дела&sample_rate=8000", [PCM, FINISH]))
+        assert texts(said) == ["привет мир", "как дела"]
+
+
+def test_metrics_count_what_happened(server):
+    run(talk(f"{server.ws}/v1/stream?sample_rate=8000", [PCM, FINISH]))
+    with urllib.request.urlopen(f"{server.http}/metrics") as reply:
+        lines = reply.read().decode().splitlines()
+    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+    assert values['rechka_streams{model="toy"}'] == 0
+    assert values['rechka_streams_total{end="finished"}'] >= 1
+    assert values["rechka_audio_seconds_total"] >= len(SPEECH) / 8000 - 0.01
+    assert values["rechka_ready"] == 1
+    assert values['rechka_requests_total{path="/v1/stream",status="1000"}'] >= 1

@@ -180,19 +180,27 @@ class Engine:
     # In the workers
 
     def _work(self) -> None:
-        while (batch := self.batcher.take()) is not None:
-            began = time.monotonic()
-            reports = self._step(batch)
-            self._step_s.observe(time.monotonic() - began)
-            self._batch.observe(len(batch))
-            for session, report in reports.items():
-                more = report.error is None and not session._over and session._intake.more
-                self.batcher.release(session, again=more)
-                for event in report.events:
-                    self._events.add(1, type(event).__name__)
-            assert self._loop is not None
-            with contextlib.suppress(RuntimeError):  # the loop was closed while the last step ran
-                self._loop.call_soon_threadsafe(self._deliver, reports)
+        while self._round():
+            pass  # a call for each batch, so that a waiting worker keeps no session alive
+
+    def _round(self) -> bool:
+        """Wait for a batch and step it; False at the end."""
+        batch = self.batcher.take()
+        if batch is None:
+            return False
+        began = time.monotonic()
+        reports = self._step(batch)
+        self._step_s.observe(time.monotonic() - began)
+        self._batch.observe(len(batch))
+        for session, report in reports.items():
+            more = report.error is None and not session._over and session._intake.more
+            self.batcher.release(session, again=more)
+            for event in report.events:
+                self._events.add(1, type(event).__name__)
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the last step ran
+            self._loop.call_soon_threadsafe(self._deliver, reports)
+        return True
 
     def _step(self, batch: Sequence[Session]) -> dict[Session, Report]:
         """One step of some sessions; whoever raises fails alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -70,7 +70,7 @@ async def transcribe(
     base = options or SessionOptions(partials=False, bulk=True)
     base = replace(base, sample_rate=opened.sample_rate, channels=opened.channels, mix=False, interleaved=True)
     segments: list[Segment] = []
-    reader = _Reader(iter(opened))
+    reader = Reader(opened)
     async with await engine.open(base, meter=meter) as session:
         feeding = asyncio.create_task(_feed(session, reader, engine))
         try:
@@ -103,25 +103,27 @@ async def transcribe(
     )
 
 
-class _Reader:
+class Reader:
     """A source read by one thread at a time, and closed when none reads."""
 
-    def __init__(self, chunks: Iterator[tuple[AudioChunk, ...]]) -> None:
-        self._chunks = chunks
+    def __init__(self, source: Iterable[tuple[AudioChunk, ...]]) -> None:
+        self._chunks = iter(source)
         self._lock = threading.Lock()
 
     def next(self) -> tuple[AudioChunk, ...] | None:
+        """The next chunk of every channel; None at the end."""
         with self._lock:
             return next(self._chunks, None)
 
     def close(self) -> None:
+        """Let go of the source."""
         with self._lock:
             close = getattr(self._chunks, "close", None)
             if close is not None:
                 close()
 
 
-async def _feed(session: Session, reader: _Reader, engine: Engine) -> None:
+async def _feed(session: Session, reader: Reader, engine: Engine) -> None:
     """Read and feed to the end; an error ends the session, so that the reader of its events wakes up."""
     loop = asyncio.get_running_loop()
     try:

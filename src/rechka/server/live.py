@@ -85,7 +85,7 @@ class Socket:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; nothing happens if the client was faster."""
         if self.websocket.application_state is not WebSocketState.DISCONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError), anyio.move_on_after(self._send_s):
                 await self.websocket.close(code, _fits(reason))
 
     async def deny(self, status: int, body: Any, headers: dict[str, str]) -> None:

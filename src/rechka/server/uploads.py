@@ -14,10 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from rechka.errors import BadRequest
+from rechka.server.wire import loads
 
 IN_MEMORY = 1 << 20
 """Bytes of an upload that are kept in memory; more goes to a temporary file without a name."""
 MAX_FIELDS = 200
+MAX_JSON_BYTES = 256 << 10
 MAX_FIELD_BYTES = 256 << 10
 
 
@@ -56,6 +58,20 @@ async def form_of(request: Request) -> AsyncIterator[Form]:
         yield Form(upload.file if isinstance(upload, UploadFile) else None, fields)
     finally:
         await fields.close()
+
+
+async def json_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body of a request; an empty body is an empty object.
+
+    Raises:
+        BadRequest: no object, or a body that is too long for one.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_JSON_BYTES:
+            raise BadRequest(f"the JSON is longer than {MAX_JSON_BYTES >> 10} KiB")
+    return loads(body or b"{}")
 
 
 @contextlib.asynccontextmanager

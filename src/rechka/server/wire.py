@@ -13,7 +13,8 @@ from rechka.types import Final, Partial, Refined, SpeechStart
 
 DEFAULT_BOOST = 5.0
 MAX_BOOST = 100.0
-MAX_JSON = 1 << 20
+MAX_JSON = 16 << 20
+"""Length of a text that is parsed; sockets and forms have limits of their own, usually smaller."""
 
 
 def dumps(value: Any) -> str:
@@ -31,6 +32,8 @@ def loads(text: str | bytes) -> dict[str, Any]:
         if len(text) > MAX_JSON:
             raise ValueError("too long")
         value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in str(text):  # half a letter cannot be sent back to anyone
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BadRequest("a text message must be a JSON object", remedy="see docs/server.md") from None
     if not isinstance(value, dict):

@@ -24,7 +24,7 @@ from rechka.errors import BadRequest, RechkaError
 from rechka.server.auth import Principal
 from rechka.server.live import GOING_AWAY, Gone, Socket, guarded, talk
 from rechka.server.service import Service
-from rechka.server.uploads import body_of
+from rechka.server.uploads import body_of, json_of
 from rechka.server.wire import flag, hotwords, integer, loads, number, retry_headers, status_of
 from rechka.types import Final, Partial, Segment, SpeechEnd, SpeechStart, Word
 
@@ -266,7 +266,7 @@ async def _recording(service: Service, request: Request, request_id: str) -> Res
     ask = _Ask(request.query_params)
     engine = service.engine(ask.model)
     if request.headers.get("content-type", "").startswith("application/json"):
-        url = loads(await request.body()).get("url")
+        url = (await json_of(request)).get("url")
         if not isinstance(url, str):
             raise BadRequest("the body must be a recording, or JSON with its url")
         opened = service.fetched(url)

@@ -11,7 +11,8 @@ from rechka.engine.metrics import CONTENT_TYPE
 from rechka.errors import BadRequest
 from rechka.server.auth import DEFAULT_SCOPES, SCOPES
 from rechka.server.service import Service
-from rechka.server.wire import integer, loads
+from rechka.server.uploads import json_of
+from rechka.server.wire import integer
 
 
 def routes(service: Service) -> list[BaseRoute]:
@@ -32,7 +33,7 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def token(request: Request) -> Response:
         principal = service.identify(request, "stream")
-        wanted = loads(await request.body() or b"{}")
+        wanted = await json_of(request)
         scopes = wanted.get("scopes", [s for s in DEFAULT_SCOPES if principal.may(s)])
         if not isinstance(scopes, list) or not all(scope in SCOPES for scope in scopes):
             raise BadRequest(f"scopes must be a list of {', '.join(SCOPES)}")

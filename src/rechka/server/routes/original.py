@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -19,13 +18,14 @@ from starlette.websockets import WebSocket
 
 from rechka.audio import open_source
 from rechka.engine import Session, SessionEvent, SessionOptions
+from rechka.engine.files import Reader
 from rechka.errors import BadRequest, RechkaError
 from rechka.server.auth import Principal
 from rechka.server.live import GOING_AWAY, Socket, guarded
 from rechka.server.service import Service
-from rechka.server.uploads import form_of
+from rechka.server.uploads import form_of, json_of
 from rechka.server.wire import flag, integer, loads
-from rechka.types import F32, Final, Segment
+from rechka.types import Final, Segment
 
 DEFAULT_RATE = 8000
 SILENCE_S = 15.0
@@ -60,7 +60,7 @@ def routes(service: Service) -> list[BaseRoute]:
     @_shown
     async def post_url(request: Request) -> Response:
         principal = service.identify(request, "files")
-        fields = loads(await request.body())
+        fields = await json_of(request)
         url = fields.get("AudioFileUrl")
         if not isinstance(url, str):
             raise BadRequest("AudioFileUrl must be the address of a recording")
@@ -239,10 +239,13 @@ class _Live:
 
     async def _container(self, session: Session, data: bytes) -> None:
         """A message that is a whole recording."""
-        loop = asyncio.get_running_loop()
-        for samples in await loop.run_in_executor(None, self._decoded, data, session.rate):
-            await session.feed(samples)
-
-    def _decoded(self, data: bytes | IO[bytes], rate: int) -> list[F32]:
-        source = open_source(data, sample_rate=rate, channels="mix", max_seconds=self.service.settings.max_file_s)
-        return [np.asarray(chunk[0].samples) for chunk in source]
+        longest = self.service.settings.max_file_s
+        source = await asyncio.to_thread(
+            lambda: open_source(data, sample_rate=session.rate, channels="mix", max_seconds=longest)
+        )
+        reader = Reader(source)
+        try:
+            while (chunk := await asyncio.to_thread(reader.next)) is not None:
+                await session.feed(chunk[0].samples)
+        finally:
+            await asyncio.shield(asyncio.to_thread(reader.close))

@@ -24,6 +24,7 @@ from rechka.server.auth import Principal
 from rechka.server.live import GOING_AWAY, Gone, Socket, guarded
 from rechka.server.routes.openai_rest import error_dict, shown
 from rechka.server.service import Service
+from rechka.server.uploads import json_of
 from rechka.server.wire import hotwords, integer, loads, number, retry_headers, status_of
 from rechka.types import Final, Partial, SpeechEnd, SpeechStart
 
@@ -59,7 +60,7 @@ def routes(service: Service) -> list[BaseRoute]:
     @shown
     async def client_secrets(request: Request) -> Response:
         principal = service.identify(request, "stream")
-        wanted = loads(await request.body() or b"{}")
+        wanted = await json_of(request)
         after = wanted.get("expires_after")
         seconds = integer(after.get("seconds", SECRET_S), "seconds") if isinstance(after, dict) else SECRET_S
         token, ends = service.auth.token(principal, seconds, ("stream",))
