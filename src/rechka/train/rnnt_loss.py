@@ -1,10 +1,10 @@
 """The transducer's loss: minus the log-probability of a text, summed over all its alignments (Graves 2012).
 
-A lattice of T frames and U tokens: at (t, u) a blank leads to (t + 1, u), the next token to (t, u + 1); a path starts at
-(0, 0) and ends with a blank from (T - 1, U). Sums run over anti-diagonals t + u, all items and all cells of a diagonal at
-once, in log space and float64; the gradient is exact: each arc's share of all paths. The lattice holds two numbers per
-cell. What would not fit into memory is the joint network's output, (B, T, U + 1, V): ``transducer_loss`` computes it in
-slices of frames and once more for the gradient, so that no more than one slice is held.
+A lattice of T frames and U tokens: at (t, u) a blank leads to (t + 1, u), the next token to (t, u + 1); a path starts
+at (0, 0) and ends with a blank from (T - 1, U). Sums run over anti-diagonals t + u, all items and all cells of a
+diagonal at once, in log space and float64; the gradient is exact: each arc's share of all paths. The lattice holds two
+numbers per cell. What would not fit into memory is the joint network's output, (B, T, U + 1, V): ``transducer_loss``
+computes it in slices of frames, and again for the gradient, so that no more than one slice is held.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rnnt_loss(logits: Tensor, targets: Tensor, frames: Tensor, lengths: Tensor, 
 
 
 def arcs(logits: Tensor, targets: Tensor, blank: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of blanks (B, T, U + 1) and of next tokens (B, T, U) from (B, T, U + 1, V); float32 at least."""
+    """Log-probabilities of blanks (B, T, U + 1) and of next tokens (B, T, U) from (B, T, U + 1, V), in float32."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     norm = wide.logsumexp(dim=-1)
     index = targets[:, None, :, None].expand(-1, wide.shape[1], -1, 1)

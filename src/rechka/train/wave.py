@@ -59,7 +59,7 @@ class WaveOptions:
 
 
 def level(x: F32, rate: int) -> float:
-    """Root mean square of the louder half of 20 ms frames: the level of the speech, not of its pauses; 0 for silence."""
+    """Root mean square of the louder half of 20 ms frames: the level of speech without its pauses; 0 for silence."""
     size = max(1, round(FRAME_S * rate))
     power = np.square(x[: len(x) // size * size].reshape(-1, size), dtype=np.float64).mean(axis=1)
     if len(power) == 0:
@@ -222,16 +222,17 @@ def alaw(x: F32) -> F32:
 @lru_cache(maxsize=1)
 def codecs() -> tuple[Callable[[F32], F32], ...]:
     """The codecs that work here; G.711 always does."""
+    return (alaw, mulaw, *filter(_works, (gsm, opus)))
+
+
+def _works(codec: Callable[[F32], F32]) -> bool:
+    """False where libsndfile lacks the codec, or soundfile compression levels."""
     import soundfile
 
-    found: list[Callable[[F32], F32]] = [alaw, mulaw]
-    for form, subtype, codec in (("WAV", "GSM610", gsm), ("OGG", "OPUS", opus)):
-        try:
-            if soundfile.check_format(form, subtype) and len(codec(np.zeros(800, np.float32))) == 800:
-                found.append(codec)
-        except (soundfile.SoundFileError, TypeError):
-            continue  # an older libsndfile, or a soundfile without compression levels
-    return tuple(found)
+    try:
+        return len(codec(np.zeros(800, np.float32))) == 800
+    except (soundfile.SoundFileError, TypeError, ValueError):
+        return False
 
 
 def telephone(x: F32, rng: Rng, rate: int, *, loss: float = 0.0) -> F32:

@@ -1,0 +1,403 @@
+"""The fine-tuning run: steps, looks at the dev sets, checkpoints, early end; a killed run goes on as if undisturbed.
+
+A run is a function of its configuration: order, changes and masks come from the position in the data, dropout from the
+seed and the step, and a checkpoint holds everything else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rechka.errors import BadModelFile, DataError, OutputError, UsageError
+from rechka.evaluate.wer import Score, score
+from rechka.hub.card import Card
+from rechka.hub.locking import exclusive
+from rechka.train.finetune import params
+from rechka.train.finetune.config import FinetuneConfig
+from rechka.train.finetune.feed import Batch, Feed, masked, told
+from rechka.train.finetune.learners import Learner, open_learner
+from rechka.train.finetune.publish import publish, starting_point
+from rechka.train.finetune.report import Reporter, Tick
+from rechka.train.finetune.survey import Spoken, read_dev, read_noises, survey
+
+log = logging.getLogger(__name__)
+
+WORK = "training"
+CONFIG = "finetune.toml"
+LAST, BEST = "last.pt", "best.pt"
+WORST_SKIPPED = 20
+"""So many steps in a row without a finite gradient end the run."""
+
+Tell = Callable[[str], None]
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def finetune(config: FinetuneConfig, out: Path, *, tell: Tell = _nothing, tick: Tick = _nothing) -> Card:
+    """Run or resume a fine-tuning, and write the model's folder.
+
+    Args:
+        config: the run.
+        out: the folder: the model with its card, ``finetune.toml``, and ``training`` with checkpoints and log. The same
+            call again resumes a run that was stopped.
+        tell: gets lines for the user.
+        tick: gets the progress after every step.
+    Returns:
+        The card of the model.
+    Raises:
+        UsageError: a configuration that makes no sense, a folder with other things in it, or another run in it.
+        DataError, ModelNotFound, BadModelFile, OutputError: data, checkpoint or folder that cannot be used.
+    """
+    config.check()
+    config = config.placed(Path.cwd())
+    with _only_one(out):
+        _settle(config, out)
+        source, base = starting_point(config)
+        run = Run(config, open_learner(source), out / WORK, tell, tick)
+        try:
+            run.go()
+        finally:
+            run.close()
+        return publish(run.result(), config, out, base, run.scores, tell)
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Keep the folder to one run at a time."""
+
+    def taken() -> None:
+        raise UsageError(f"another run is under way in {out}", remedy="wait for it, stop it, or name another folder")
+
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror or error}", remedy="check the folder") from None
+    with exclusive(out / WORK / "lock", waiting=taken):
+        yield
+
+
+def _settle(config: FinetuneConfig, out: Path) -> None:
+    """Write the run's TOML file, or see that the one there says the same."""
+    path = out / CONFIG
+    if not path.exists():
+        if others := [item.name for item in out.iterdir() if item.name != WORK]:
+            raise UsageError(f"{out} holds other things: {', '.join(others[:3])}", remedy="name a new folder")
+        path.write_text(config.to_toml(), encoding="utf-8")
+        return
+    before = FinetuneConfig.load(path)
+    if _same(before) != _same(config):
+        changed = [key for key, value in _same(config).items() if _same(before)[key] != value]
+        raise UsageError(
+            f"{out} holds a run with other settings: {', '.join(changed)} differ",
+            remedy=f"resume it with --config {path}, or name another folder",
+        )
+
+
+def _same(config: FinetuneConfig) -> dict[str, Any]:
+    """What must not change between a run and its resumption."""
+    return replace(config, device="auto", save_every_s=0.0, data=replace(config.data, threads=1)).to_dict()
+
+
+class Run:
+    """One training run.
+
+    Args:
+        config: of the run.
+        learner: the model to train.
+        folder: of checkpoints and log.
+        tell, tick: see ``finetune``.
+    """
+
+    def __init__(self, config: FinetuneConfig, learner: Learner, folder: Path, tell: Tell, tick: Tick) -> None:
+        self.config, self.folder, self.tell = config, folder, tell
+        self.device, self.bf16 = choose(config)
+        learner.module.to(self.device)
+        self.learner = learner
+        self.average = learner.with_module(copy.deepcopy(learner.module).eval())
+        self.optimizer = params.make_optimizer(learner, config.optim)
+        self.dev = {entry.name: read_dev(entry, learner, config.data.threads) for entry in config.dev}
+        self.step, self.heard, self.goal, self.skipped, self.done = 0, 0.0, 0.0, 0, False
+        self.stale, self.in_a_row = 0, 0
+        self.looks: list[dict[str, Any]] = []
+        """Step and scores of every look, the first before any step."""
+        self.scores: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        """Of every dev set, before and at the best look; known when ``go`` returns."""
+        self.position: dict[str, Any] | None = None
+        checkpoint = folder / LAST
+        if checkpoint.exists():
+            self._restore(_load(checkpoint))
+            tell(f"going on after step {self.step}")
+        else:
+            self.goal = self._goal()
+        self.reporter = Reporter(folder, self.step, tick)
+        self.saved = time.monotonic()
+        self.feed: Feed | None = None
+        self._ahead = ThreadPoolExecutor(1)
+
+    # The run --------------------------------------------------------------------------------------------------------
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done."""
+        steps = self.config.optim.steps
+        return self.step / steps if steps else self.heard / self.goal
+
+    def go(self) -> None:
+        """Train until the end, unless that was reached before."""
+        if not self.done:
+            noises = read_noises(self.config.wave.noise_files, self.learner.sample_rate)
+            self.feed = Feed(self.config, self.learner, noises, self.position)
+            self.position = self.feed.position
+            if not self.looks:
+                self._look()
+            waiting = self._ahead.submit(self.feed.next)
+            while not self.done:
+                waiting = self._step(waiting)
+                look = self.share >= 1.0 or self._crossed()
+                if look:
+                    self._look()
+                self.done = self.done or self.share >= 1.0
+                if look or time.monotonic() - self.saved >= self.config.save_every_s:
+                    self._save()
+            waiting.cancel()
+            self._tell_counts()
+        self._score_best()
+
+    def _step(self, waiting: Future[Batch]) -> Future[Batch]:
+        """One step of the optimiser; takes the batch that is being made, returns the next one."""
+        optim, feed = self.config.optim, self.feed
+        assert feed is not None
+        params.training_mode(self.learner.module, freeze_norms=optim.freeze_norms)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.share_before = self.share
+        params.set_rates(self.optimizer, self.share, optim)
+        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, self.step]).generate_state(1)[0]))
+        loss, seconds = 0.0, 0.0
+        for _ in range(optim.accumulate):
+            batch = waiting.result()
+            waiting = self._ahead.submit(feed.next)
+            part = self._loss(batch) / optim.accumulate
+            part.backward()
+            loss += part.item()
+            seconds += batch.seconds
+            self.heard += batch.own_seconds
+            self.position = batch.position
+        norm = float(nn.utils.clip_grad_norm_(self.learner.module.parameters(), optim.clip))
+        self.step += 1
+        rate = params.set_rates(self.optimizer, self.share, optim)
+        if np.isfinite(norm):
+            self.optimizer.step()
+            params.follow(self.average.module, self.learner.module, self.step - 1, optim.ema)
+            self.in_a_row = 0
+        else:
+            self._skip(norm)
+        self.reporter.step(self.share, self.step, {"loss": loss, "norm": norm, "rate": rate}, seconds)
+        return waiting
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Loss per label of a batch."""
+        audio = torch.from_numpy(batch.audio).to(self.device)
+        features, counts = self.learner.features(audio, torch.from_numpy(batch.lengths).to(self.device))
+        hidden = masked(counts.tolist(), features.shape[1], batch.seed, self.config.mask)
+        real = torch.arange(features.shape[1], device=self.device)[None, :, None] < counts[:, None, None]
+        mean = (features * real).sum(dim=(1, 2), keepdim=True) / (counts[:, None, None] * features.shape[2])
+        features = torch.where(torch.from_numpy(hidden).to(self.device), mean, features)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            losses = self.learner.losses(features, counts, batch.labels)
+        return losses.sum() / max(1, sum(map(len, batch.labels)))
+
+    def _skip(self, norm: float) -> None:
+        self.skipped += 1
+        self.in_a_row += 1
+        log.warning("step %d left out: its gradient is %s", self.step, norm)
+        if self.in_a_row >= WORST_SKIPPED:
+            raise DataError(
+                f"the gradients of {WORST_SKIPPED} steps in a row were no numbers",
+                remedy="lower optim.rate, or set precision = 'fp32'",
+            )
+
+    # Looks at the dev sets ------------------------------------------------------------------------------------------
+
+    def _crossed(self) -> bool:
+        evals = self.config.optim.evals
+        return int(self.share_before * evals) != int(self.share * evals)
+
+    def _look(self) -> None:
+        """Score the averaged weights, keep them if they are the best, and end the run if it no longer gets better."""
+        scores = {name: self._score(items) for name, items in self.dev.items()}
+        first = self._first(scores)
+        best = min((look["first"] for look in self.looks), default=None)
+        gained = [look["wer"] for look in self.looks if look["gained"]]
+        optim = self.config.optim
+        gain = not self.looks or (bool(first) and self._better(first, best, gained, optim.min_gain / 100))
+        self.stale = 0 if gain else self.stale + 1
+        self.looks.append(
+            {"step": self.step, "first": first, "wer": first[0] if first else 0.0, "gained": gain, "scores":
+             {name: found.to_dict() for name, found in scores.items()}}
+        )  # fmt: skip
+        self.reporter.look(self.step, self.looks[-1]["scores"])
+        for name, found in scores.items():
+            self.tell(f"step {self.step}: {name}: {found}")
+        if not self.dev or best is None or first < best:
+            _store({"model": self.average.module.state_dict(), "step": self.step}, self.folder / BEST)
+        if self.dev and optim.patience and self.stale >= optim.patience and self.share < 1.0:
+            self.tell(f"the word error rate has not fallen for {self.stale} looks; ending here")
+            self.done = True
+
+    @staticmethod
+    def _first(scores: dict[str, Score]) -> tuple[float, float]:
+        """Word and letter error rates of the set that decides; zeros without one, so that the last look counts."""
+        found = next(iter(scores.values()), None)
+        return (found.wer, found.cer) if found else (0.0, 0.0)
+
+    @staticmethod
+    def _better(
+        first: tuple[float, float], best: tuple[float, float] | None, gained: Sequence[float], least: float
+    ) -> bool:
+        """Fewer wrong words by ``least`` than at the last gain; letters count while all words are wrong."""
+        return first[0] <= min(gained) - least or (best is not None and first[0] >= best[0] >= 1.0 and first < best)
+
+    @torch.no_grad()
+    def _score(self, items: Sequence[Spoken]) -> Score:
+        learner = self.average
+        learner.module.eval()
+        budget = 2 * self.config.optim.batch_seconds * learner.sample_rate
+        texts: list[str] = []
+        rows = [learner.laid_out(item.samples, None) for item in items]  # shortest first
+        start = 0
+        while start < len(rows):
+            stop = start + 1
+            while stop < len(rows) and len(rows[stop]) * (stop + 1 - start) <= budget:
+                stop += 1
+            group = rows[start:stop]
+            audio = np.zeros((len(group), max(map(len, group))), np.float32)
+            for target, row in zip(audio, group, strict=True):
+                target[: len(row)] = row
+            lengths = torch.tensor([len(row) for row in group], device=self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=False):
+                texts += learner.read(*learner.features(torch.from_numpy(audio).to(self.device), lengths))
+            start = stop
+        speakers = [item.speaker for item in items]
+        clusters = speakers if all(speakers) and len(set(speakers)) > 1 else None
+        return score([item.text for item in items], texts, clusters=clusters)
+
+    def _score_best(self) -> None:
+        """Before and after for the card, from the looks, without hearing anything again."""
+        best = _load(self.folder / BEST)
+        self.average.module.load_state_dict(best["model"])
+        after = next(look for look in self.looks if look["step"] == best["step"])
+        self.best_step = best["step"]
+        for name in self.dev:
+            self.scores[name] = (self.looks[0]["scores"][name], after["scores"][name])
+        if self.dev and self.best_step == 0 and self.step:
+            self.tell("nothing was better than the model before; its weights are what is written")
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _goal(self) -> float:
+        """Seconds of audio from ``train`` that the run hears; 0 where steps are counted. Looks at the data."""
+        optim = self.config.optim
+        seconds = survey(self.config.data, self.learner, whole=not optim.steps)
+        if optim.steps:
+            return 0.0
+        self.tell(f"{seconds / 3600:.2f} hours to train on, {optim.epochs:g} passes")
+        return seconds * optim.epochs
+
+    def _save(self) -> None:
+        state = {
+            "model": self.learner.module.state_dict(), "average": self.average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rest": json.dumps({
+                "step": self.step, "heard": self.heard, "goal": self.goal, "skipped": self.skipped, "done": self.done,
+                "stale": self.stale, "in_a_row": self.in_a_row, "looks": self.looks, "position": self.position,
+            }),
+        }  # fmt: skip
+        _store(state, self.folder / LAST)
+        self.saved = time.monotonic()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.learner.module.load_state_dict(state["model"])
+        self.average.module.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for key, value in json.loads(state["rest"]).items():
+            setattr(self, key, value)
+        for look in self.looks:
+            look["first"] = tuple(look["first"])
+
+    def _tell_counts(self) -> None:
+        assert self.position is not None
+        for name in ("train", "replay"):
+            if self.position[name]:
+                left = Counter(self.position[name]["counts"])
+                used = left.pop("used", 0)
+                self.tell(f"{name}: {used} recordings heard, passes included; left out: {told(left)}")
+        if self.skipped:
+            self.tell(f"{self.skipped} steps left out because their gradients were no numbers")
+
+    def result(self) -> Learner:
+        """The best weights."""
+        return self.average
+
+    def close(self) -> None:
+        """Let threads and files go."""
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+        if self.feed is not None:
+            self.feed.close()
+        self.reporter.close()
+
+
+def choose(config: FinetuneConfig) -> tuple[torch.device, bool]:
+    """Device, and whether to compute in bf16.
+
+    Raises:
+        UsageError: CUDA or bf16 was asked for, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if config.device == "cuda" and not there:
+        raise UsageError("device is cuda, and torch sees no CUDA device", remedy="use --device cpu")
+    device = torch.device("cuda" if there and config.device != "cpu" else "cpu")
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if config.precision == "bf16" and not able:
+        raise UsageError(f"this {device.type} does not compute in bf16", remedy="set precision = 'auto' or 'fp32'")
+    wanted = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and able)
+    return device, bool(wanted)
+
+
+def _store(state: dict[str, Any], path: Path) -> None:
+    """Write a file that is there whole or not at all."""
+    temporary = path.with_suffix(".part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", remedy="check the free space") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise BadModelFile(
+            f"{path} is no checkpoint of rechka finetune: {error!s:.200}", remedy="remove it to begin anew"
+        ) from None
