@@ -209,7 +209,8 @@ class _Connection:
         try:
             opening = connect(self._url, additional_headers=headers, max_size=1 << 22, compression=None)
             self._socket = self._stack.enter_context(opening)
-            self._socket.send(json.dumps(self._start))
+            with contextlib.suppress(ConnectionClosed):  # why it was closed already stands in a message to be read
+                self._socket.send(json.dumps(self._start))
         except InvalidStatus as error:
             status = error.response.status_code
             if status in (401, 403):
