@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 pytest.importorskip("torch", reason="training needs torch")
-from rechka.errors import UsageError  # noqa: E402
-from rechka.train.config import TrainConfig  # noqa: E402
-from rechka.train.loop import train  # noqa: E402
+from rechka.errors import UsageError
+from rechka.train.config import TrainConfig
+from rechka.train.loop import train
 
 CONFIG = """
 workers = 1

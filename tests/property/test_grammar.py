@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rechka.train.grammar import generate
 from rechka.text.numerals import cardinal, ordinal
+from rechka.train.grammar import generate
 from rechka.train.text import held_out, training
 
 numbers = st.integers(0, 10**9)

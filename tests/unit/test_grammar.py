@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from rechka.text.normalize import scoring
+from rechka.text.numerals import Case, Gender, cardinal, count, group, ordinal, spell
 from rechka.train import phrases
 from rechka.train.grammar import expand, generate, main, parse
 from rechka.train.lexicon import NOUNS
-from rechka.text.numerals import Case, Gender, cardinal, count, group, ordinal, spell
 from rechka.train.slots import FILLERS, decline
 from rechka.train.text import held_out, training
 

@@ -37,7 +37,15 @@ REMEDY = "convert the model with: rechka models convert CHECKPOINT --out FOLDER"
 
 
 SPEC = ModelSpec(
-    sample_rate=SAMPLE_RATE, hop=POSITION, chunk=None, shift=None, pad=0, lag=0, max_len=WINDOW, tokens=None, emits=Encoded
+    sample_rate=SAMPLE_RATE,
+    hop=POSITION,
+    chunk=None,
+    shift=None,
+    pad=0,
+    lag=0,
+    max_len=WINDOW,
+    tokens=None,
+    emits=Encoded,
 )
 """Whole phrases in windows of 30 seconds; tokens are the codec's."""
 

@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
+from rechka.text.numerals import DIGITS, Case, Gender, cardinal, count, group, ordinal, spell
 from rechka.train import lexicon
 from rechka.train.lexicon import NOUNS
-from rechka.text.numerals import DIGITS, Case, Gender, cardinal, count, group, ordinal, spell
 
 Random = random.Random
 
