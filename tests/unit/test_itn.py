@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.text.itn import digits_for_scoring, to_digits, transcript_to_digits, words_to_digits
+from rechka.text.nouns import NOUNS, YEAR
 from rechka.text.number_words import CASES, GENDERS
-from rechka.text.numerals import cardinal, ordinal
+from rechka.text.numerals import BILLION, MILLION, THOUSAND, TRILLION, Case, Gender, Noun, cardinal, ordinal
 from rechka.text.spell import to_words
 from rechka.types import Segment, Transcript, Word
 
@@ -112,12 +115,15 @@ def cases(table: str) -> list[tuple[str, str]]:
     return [tuple(line.split(" = ")) for line in table.strip().splitlines()]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("words", "digits"), cases(DIGITS))
+DATA = Path(__file__).parents[1] / "data/text"
+
+
+@pytest.mark.parametrize(("words", "digits"), cases(DIGITS) + cases((DATA / "itn.txt").read_text(encoding="utf-8")))
 def test_words_to_digits(words: str, digits: str) -> None:
     assert to_digits(words) == digits
 
 
-@pytest.mark.parametrize("text", [line for line in SAME.strip().splitlines() if line != "раз два три"])
+@pytest.mark.parametrize("text", SAME.strip().splitlines())
 def test_what_may_be_no_number_stays(text: str) -> None:
     assert to_digits(text) == text
 
@@ -140,6 +146,75 @@ def test_every_ordinal_comes_back(number: int, case: str, gender: str) -> None:
 @given(st.integers(0, 10**9))
 def test_digits_to_words_and_back(number: int) -> None:
     assert digits_for_scoring(to_words(str(number))) == str(number)
+
+
+def test_sentences_that_people_wrote() -> None:
+    lines = [line.split("\t") for line in (DATA / "numbers.tsv").read_text(encoding="utf-8").splitlines()]
+    wrong = [spoken for _, spoken, wanted in lines if to_digits(spoken) != wanted]
+    assert len(lines) == 210
+    assert wrong == ["четвертая на пятьсот девяносто второй"]  # two numbers, said without a pause
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "как вас зовут и откуда вы звоните",
+        "Мы перезвоним, когда всё будет готово.",
+        "одинокий столяр стоял у стола семьи Шестаковых",
+        "стало трудно: устало, растает, постой",
+        "пятно на пятнистом пятачке",
+        "",
+    ],
+)
+def test_text_without_numbers_stays(text: str) -> None:
+    assert to_digits(text) == text == to_words(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, 10**15 - 1), st.sampled_from(CASES), st.sampled_from(GENDERS), st.booleans())
+def test_every_number_to_a_quadrillion_comes_back(number: int, case: Case, gender: Gender, say_one: bool) -> None:
+    words = cardinal(number, case, gender, say_one=say_one or case == "gen")  # "тысячи" alone is no thousand
+    assert digits_for_scoring(words) == str(number)
+    doubtful = number < 10 or words == "сорока" or words.split()[-1].startswith(("тысяч", "милли", "трилли"))
+    assert doubtful or to_digits(f"это {words}") == f"это {number}"
+
+
+@pytest.mark.parametrize(("digits", "words"), cases((DATA / "spelled.txt").read_text(encoding="utf-8")))
+def test_digits_in_every_context_to_words(digits: str, words: str) -> None:
+    assert to_words(digits) == words
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(2, 10**9), st.sampled_from(CASES), st.sampled_from(NOUNS))
+def test_the_form_of_a_noun_tells_the_case(number: int, case: Case, noun: Noun) -> None:
+    """Said and written again: what is spelled with the noun reads as the same number."""
+    if number % 1000 == 0 or noun in (THOUSAND, MILLION, BILLION, TRILLION, YEAR):
+        return
+    written = f"вижу {number} {noun.form(number, case)}"
+    spoken = to_words(written)
+    assert digits_for_scoring(spoken) == digits_for_scoring(written.replace("ё", "е")).replace("%", noun.form(number))
+    fitting = [other for other in CASES if noun.form(number, other) == noun.form(number, case)]
+    said = spoken.removeprefix("вижу ").rsplit(" ", 1)[0]
+    assert said in {cardinal(number, other, noun.gender) for other in fitting}
+
+
+@pytest.mark.parametrize(
+    ("words", "pauses", "digits"),
+    [
+        ("двадцать пять", 0.1, ["25"]),
+        ("двадцать пять", 2.0, ["20", "пять"]),
+        ("восемь девятьсот двенадцать триста сорок пять шестьдесят семь восемьдесят девять", 0.9,
+         ["8", "912", "345-67-89"]),
+        ("в пятнадцать тридцать", 0.2, ["в", "15:30"]),
+        ("двадцать пятого мая две тысячи шестого года", 0.1, ["25", "мая", "2006", "года"]),
+    ],
+)  # fmt: skip
+def test_every_word_is_one_word_with_its_times(words: str, pauses: float, digits: list[str]) -> None:
+    heard = [Word(text, i * (0.5 + pauses), i * (0.5 + pauses) + 0.5, 0.9) for i, text in enumerate(words.split())]
+    found = words_to_digits(heard)
+    assert [word.text for word in found] == digits
+    assert {word.start for word in found} <= {word.start for word in heard}
+    assert {word.end for word in found} <= {word.end for word in heard}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +242,13 @@ def test_digits_to_words(digits: str, words: str) -> None:
 
 
 WORDS = st.lists(
-    st.sampled_from(("да", "двадцать", "пять", "сто", "первого", "мая", "рублей", "с", "половиной", "без", "час", ",")),
+    st.sampled_from(
+        (
+            *("да", "двадцать", "пять", "сто", "первого", "мая", "рублей", "с", "до", "от", "половиной", "половина"),
+            *("без", "час", "ноль", "тысяч", "тысяча", "два-три", "плюс", "семь", ",", "девятьсот", "раз", "полтора"),
+            *("точка", "целых", "десятых", "процентов", "один", "третьего", "минут"),
+        )
+    ),
     max_size=12,
 )
 
@@ -182,6 +263,7 @@ def test_times_and_order_of_words_survive_any_text(texts: list[str]) -> None:
     if words:
         assert (found[0].start, found[-1].end) == (words[0].start, words[-1].end)
     kept = {word.start for word in found}
+    assert not any(" " in word.text for word in found)
     for word in found:
         inside = [w for w in words if word.start <= w.start < word.end]
         assert word.confidence == min(w.confidence for w in inside)  # type: ignore[type-var]

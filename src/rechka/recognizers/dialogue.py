@@ -26,6 +26,7 @@ class EchoOptions:
     Attributes:
         latest_s: an echo comes at most this long after the word; satellite and mobile paths stay below half a second.
         words: shortest run of words that is believed to be an echo rather than both saying the same.
+        dense: at least this share of the words from the first to the last of a run belongs to it.
         jitter_s: word times are not exact: the delay within a run may change by this much from word to word.
         similarity: an echo is often misheard; a word counts as the same from this share of equal letters on. At least
             half of a run must be spelled the same.
@@ -35,6 +36,7 @@ class EchoOptions:
 
     latest_s: float = 0.6
     words: int = 3
+    dense: float = 0.75
     jitter_s: float = 0.2
     similarity: float = 0.6
     at_once_s: float = 0.08
@@ -109,6 +111,9 @@ def _echo(first: Sequence[_Spoken], second: Sequence[_Spoken], limits: EchoOptio
         rest = [pair for pair in run if pair.first not in used[0] and pair.second not in used[1]]
         same = sum(pair.alike == 1.0 for pair in rest)
         if len(rest) < limits.words or 2 * same < len(rest):
+            continue
+        span = max(rest[-1].first - rest[0].first, rest[-1].second - rest[0].second) + 1
+        if len(rest) < limits.dense * span:
             continue
         used[0].update(pair.first for pair in rest)
         used[1].update(pair.second for pair in rest)

@@ -15,13 +15,16 @@ class Span(NamedTuple):
 
 
 def phone(groups: Sequence[Span], *, plus: bool) -> list[Span] | None:
-    """``8 912 345-67-89`` for eleven digits that begin with 7 or 8, ``912 345-67-89`` for ten that begin with 9.
+    """``8 912 345-67-89`` for eleven digits that begin with 7 or 8, ``912 345-67-89`` for ten that begin with 9 or were
+    said in groups of 3, 3, 2 and 2.
 
     In one piece with hyphens where it was said in groups that do not keep these borders.
     """
     digits = "".join(group.text for group in groups)
     headed = len(digits) == 11 and digits[0] in "78"
-    if (not headed or (plus and digits[0] != "7")) and (plus or len(digits) != 10 or digits[0] != "9"):
+    shaped = [len(group.text) for group in groups] == [3, 3, 2, 2]
+    bare = len(digits) == 10 and (digits[0] == "9" or shaped) and not plus
+    if not bare and (not headed or (plus and digits[0] != "7")):
         return None
     head, rest = (digits[0], digits[1:]) if headed else ("", digits)
     head = "+7" if head == "7" else head

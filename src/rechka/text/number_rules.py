@@ -36,7 +36,7 @@ _CUES = words(
 _NOW = words("сейчас завтра сегодня вчера ровно")
 _DAYTIMES = words("утра дня вечера ночи")
 _NO_HOUR = re.compile(
-    r"(тайм|класс|том|период|курс|этаж|год|месяц|дом|акт|круг|раунд|сезон|десятк|столет|век|ряд|матч)"
+    r"(тайм|класс|том|период|курс|этаж|год|месяц|дом|акт|круг|раунд|сезон|век|матч)(а|у|ом|е|ы|и|ов)?|десятк.*|столет.*|ряда|ряду"
 )
 """What ``половина второго`` is half of, if not of an hour."""
 _NUMBERED = words(
@@ -44,6 +44,8 @@ _NUMBERED = words(
     "квартале канал канала канале каналу"
 )
 """Ordinals below ten are written with digits before these."""
+_IDIOMATIC = (100, 1000, 10**6, 10**9)
+"""``в сотый раз``, ``тысячная доля``: these ordinals stay words."""
 _HALVES = words("половина половины половине половину")
 _QUARTERS = words("четверть четверти")
 _POINTS = {"запятая": ",", "точка": "."}
@@ -167,7 +169,7 @@ class Parser(Reader):
         if self.next(end) in YEARS and value >= 1000:
             return _one(at, end, str(value))
         alone = end == at + 1
-        if alone and ((value < 10 and self.next(end) not in _NUMBERED) or (value % 100 == 0 and value != 2000)):
+        if alone and ((value < 10 and self.next(end) not in _NUMBERED) or value in _IDIOMATIC):
             return end, []  # first and second, hundredth and thousandth are words
         return _one(at, end, f"{value}-{ending}")
 
@@ -202,7 +204,7 @@ class Parser(Reader):
         """The hour that an ordinal names: ``третьего`` is the one from two to three."""
         hour = self.below_thousand(at) if self.linked(at) else None
         fits = hour is not None and hour.ordinal == "го" and 1 <= hour.value <= 12
-        if hour is None or not fits or self.next(hour.end) in MONTHS or _NO_HOUR.match(self.next(hour.end)):
+        if hour is None or not fits or self.next(hour.end) in MONTHS or _NO_HOUR.fullmatch(self.next(hour.end)):
             return None
         return Value((hour.value - 2) % 12 + 1, hour.end)
 
@@ -222,7 +224,8 @@ class Parser(Reader):
         if self.words[at] != "без":
             return None
         quarter = self.next(at + 1) == "четверти"
-        part = Value(15, at + 2) if quarter else self.below_thousand(at + 1) if self.linked(at + 1) else None
+        minutes = self.below_thousand(at + 1, agreeing=True) if self.linked(at + 1) else None
+        part = Value(15, at + 2) if quarter else minutes
         if part is None or part.ordinal or not 1 <= part.value <= 29:
             return None
         after = part.end + (self.next(part.end) in ("минут", "минуты"))
@@ -247,7 +250,12 @@ class Parser(Reader):
 
     def _clock(self, at: int) -> Found:
         """``в пятнадцать тридцать``: hours and minutes behind a preposition or before ``утра``, nothing counted."""
-        hour = Value(1, at + 1) if self.words[at] == "час" else self.below_thousand(at)
+        if self.words[at] == "час":
+            hour: Value | None = Value(1, at + 1)
+        elif self.words[at] == self.next(at + 1) == "ноль":
+            hour = Value(0, at + 2)
+        else:
+            hour = self.below_thousand(at)
         if hour is None or hour.ordinal or hour.value > 23 or not self.linked(hour.end):
             return None
         nought = self.next(hour.end) in ("ноль", "нуль")
@@ -371,10 +379,10 @@ class Parser(Reader):
         found = phone(groups, plus=plus)
         if found is not None:
             return end, [found[0]._replace(start=at), *found[1:]]
-        if self._counts(end) or plus:
+        coded = any(self.word(at - back) in _CUES for back in (1, 2, 3))
+        if (self._counts(end) and not coded) or plus:
             return None  # several numbers, the last of which counts something
         texts = [group.text for group in groups]
-        coded = any(self.word(at - back) in _CUES for back in (1, 2, 3))
         joined = "".join(texts)
         if all(len(text) == 1 for text in texts):
             rising = all(int(b) == int(a) + 1 for a, b in itertools.pairwise(texts))

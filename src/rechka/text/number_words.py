@@ -143,14 +143,20 @@ class Reader:
         """The folded token if it goes on from the one before, else ""."""
         return self.words[at] if self.linked(at) else ""
 
-    def below_thousand(self, at: int) -> Value | None:
-        """Hundreds, tens and units from ``at``."""
+    def below_thousand(self, at: int, *, agreeing: bool = False) -> Value | None:
+        """Hundreds, tens and units from ``at``; if ``agreeing``, no nominative goes on with another case.
+
+        Speech mixes cases (``около двадцать пяти``), so that agreement is asked only where it decides.
+        """
         value, limit, here = 0, 1000, at
         while here < len(self.words) and (here == at or self.linked(here)):
             number = self.numbers[here]
             if number is None or number.kind == "scale" or (number.value == 0 and here > at):
                 break
             if _PLACE[number.kind] * 10 > limit or (number.kind == "teen" and limit < 100):
+                break
+            before = self.numbers[here - 1] if here > at else None
+            if agreeing and number.plain and before is not None and not before.plain:
                 break
             value += number.value
             here += 1
