@@ -192,7 +192,7 @@ def _language(tokens: Path) -> str:
 def _whisper(folder: Path, names: set[str]) -> Card | None:
     """Whisper as CTranslate2's converter writes it and others publish it: ``model.bin`` with its vocabulary."""
     listed = first_of(names, "vocabulary.json", "vocabulary.txt")
-    if "model.bin" in names and "config.json" in names:
+    if len(names & {"model.bin", "config.json", "tokenizer.json"}) >= 2 and (listed or "model.bin" in names):
         files = {"model": "model.bin", "config": "config.json", "tokenizer": "tokenizer.json"}
         files["vocabulary"] = listed or "vocabulary.json"
         return card_for(folder, "whisper", files, {}, language="mul")

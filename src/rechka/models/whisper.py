@@ -32,6 +32,8 @@ COMPUTE_TYPES = (
 )  # fmt: skip
 CONTEXT = 448
 """Positions of the decoder."""
+ENGLISH_END = 50256
+"""Id of the end of text in the English-only models, one less than in the others, which have the empty text."""
 MAX_TOKENIZER = 64 << 20
 REMEDY = "convert the model with: rechka models convert CHECKPOINT --out FOLDER"
 
@@ -161,7 +163,7 @@ class CTranslate2Kernel:
                 f"the model has {self._model.num_languages} languages, its tokenizer {len(special.languages)}",
                 remedy="take tokenizer.json from the model that this one was converted from",
             )
-        if not self.multilingual and special.end == 50257:  # the multilingual vocabulary, whose text ends there
+        if not self.multilingual and special.end != ENGLISH_END:
             raise BadModelFile(
                 f"the tokenizer has {between} languages, but CTranslate2 takes the model for English only",
                 remedy="its vocabulary lost the empty token; " + REMEDY,

@@ -60,7 +60,7 @@ def violations(tokens: Sequence[int], special: Special) -> list[str]:
         if before and i > 1 and special.is_stamp(tokens[i - 2]):
             broken.append(f"three stamps in a row at {i}")
         # A stamp after text closes and stands alone only at the end; text must not follow it at once.
-        if i > 1 and not before and i + 1 < len(tokens) and not special.is_stamp(tokens[i + 1]):
+        if i > 1 and not before and i + 1 < len(tokens) and special.is_text(tokens[i + 1]):
             broken.append(f"single stamp at {i}")
         if token < last or (token == last and not before):
             broken.append(f"stamp at {i} is not later than the one before")
