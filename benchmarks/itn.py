@@ -6,7 +6,8 @@
    every case that the pattern has, and must come back. With files of sentences each stands inside one of them that has
    no number word, so that the neighbours are real words.
 2. Labelled: sentences of tests/data/text/numbers.tsv, with the number words that people wrote.
-3. Files of sentences: how many of those without a number word are changed (none should be).
+3. Files of sentences: how many of those without a number word are changed (none should be); and, for punctuation, how
+   many of the sentences that begin with a question word are questions, and which share of all questions that is.
 
 Precision: of the expressions with digits that the program wrote, how many are right. Recall: of those that are wanted,
 how many it wrote. An expression is a run of words that hold a digit.
@@ -42,6 +43,7 @@ SUSPECTS = {
     "минус",
     "час",
 }
+QUESTIONS = {"почему", "зачем", "откуда", "сколько", "куда", "разве", "неужели"}
 MONTHS = ("января", "марта", "мая", "августа", "ноября", "декабря")
 Pair = tuple[str, str]
 
@@ -112,6 +114,16 @@ def plain(path: Path, limit: int) -> list[str]:
     return texts
 
 
+def questions(path: Path, limit: int) -> tuple[float, float]:
+    """Per cent of held-out sentences beginning with a question word that end with ``?``, and of all ``?`` these are."""
+    first = asked = both = 0
+    for sentence in itertools.islice((text for text in read_sentences(path) if held_out(text)), limit):
+        begins = sentence.split()[0].lower().strip('«"(-–—,') in QUESTIONS
+        ends = "?" in sentence[-3:]
+        first, asked, both = first + begins, asked + ends, both + (begins and ends)
+    return 100 * both / max(1, first), 100 * both / max(1, asked)
+
+
 def judged(pairs: Sequence[Pair]) -> tuple[float, float, float, list[tuple[str, str, str]]]:
     """Precision, recall and share of texts without an error, all in per cent; the errors."""
     right = written = wanted = 0
@@ -164,6 +176,9 @@ def main() -> None:
     if carriers:
         changed = [text for text in carriers if to_digits(text) != text]
         print(f"\n{len(changed)} of {len(carriers)} sentences without a number word changed", *changed[:5], sep="\n  ")
+    for path in args.sentences:
+        precision, recall = questions(path, 10_000)
+        print(f"{path.name}, question word first: {precision:.0f} % are questions, {recall:.0f} % of all questions")
 
 
 if __name__ == "__main__":

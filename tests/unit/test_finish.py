@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.cli.main import main
+from rechka.errors import IncompatibleParts
 from rechka.recognizers.dialogue import dialogue
 from rechka.recognizers.finish import finish
 from rechka.testing import say
@@ -67,18 +69,50 @@ def test_what_is_no_echo_stays(other: Segment) -> None:
     assert (1, other.text) in lines(dialogue(made(first, other)))
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["раз два три", "да", "нет конечно же"]), st.integers(0, 20), st.booleans()),
-        max_size=6,
+def test_an_echo_that_was_misheard_in_part() -> None:
+    found = dialogue(
+        made(
+            phrase("ваша заявка оформлена вчера вечером", 1.0, 0, 0.9),
+            phrase("ваша заявка оформлено вчера вечерам", 1.25, 1, 0.4),
+            phrase("понятно спасибо", 4.0, 1),
+        )
     )
-)
-def test_words_that_only_one_channel_has_are_never_dropped(parts: list[tuple[str, int, bool]]) -> None:
-    segments = [phrase(text, float(at), int(second)) for text, at, second in parts]
-    unique = [replace(s, words=tuple(replace(w, text=f"{w.text}{s.channel}") for w in s.words)) for s in segments]
-    found = dialogue(made(*unique))
-    assert sorted(w.text for s in found.segments for w in s.words) == sorted(w.text for s in unique for w in s.words)
+    assert lines(found) == [(0, "ваша заявка оформлена вчера вечером"), (1, "понятно спасибо")]
+
+
+def test_crosstalk_at_the_same_time_goes_by_confidence() -> None:
+    clear, faint = (
+        phrase("назовите ваш номер договора", 1.0, 1, 0.9),
+        phrase("назовите ваш номер договора", 1.0, 0, 0.5),
+    )
+    assert lines(dialogue(made(faint, clear))) == [(1, "назовите ваш номер договора")]
+
+
+def test_one_word_is_the_echo_of_one_word() -> None:
+    found = dialogue(made(phrase("да", 1.0, 0), phrase("да да да", 1.1, 1, 0.5, step=0.2)))
+    assert lines(found) == [(0, "да"), (1, "да да да")]
+    both = [(0, "да да да"), (1, "да да да")]
+    assert lines(dialogue(made(phrase("да да да", 1.0, 0), phrase("да да да", 1.1, 1, 0.5)))) == both
+
+
+def test_talk_over_one_another_stays_in_order() -> None:
+    long = phrase("я хотел бы узнать когда приедет ваш мастер", 1.0, 0)
+    found = dialogue(made(phrase("минуту", 5.0, 1), long, phrase("угу", 2.0, 1)))
+    assert lines(found) == [(0, long.text), (1, "угу"), (1, "минуту")]
+
+
+def test_a_phrase_cut_without_a_pause_ends_no_sentence() -> None:
+    cut = made(phrase("это очень длинная", 1.0), phrase("фраза и всё", 1.0 + 3 * 0.4), phrase("другая", 9.0))
+    assert [segment.text for segment in punctuated(cut).segments] == ["Это очень длинная", "фраза и всё.", "Другая."]
+
+
+def test_a_punctuator_that_adds_words_is_refused() -> None:
+    class Doubling:
+        def __call__(self, words: Sequence[Word], /, *, final: bool = True) -> tuple[Word, ...]:
+            return (*words, *words)
+
+    with pytest.raises(IncompatibleParts, match="as many words"):
+        punctuated(made(phrase("да", 0.0)), Doubling())
 
 
 def test_pauses_become_full_stops() -> None:

@@ -241,6 +241,15 @@ def test_digits_to_words(digits: str, words: str) -> None:
     assert to_words(digits) == words
 
 
+def test_the_table_of_the_documentation_is_true() -> None:
+    page = (Path(__file__).parents[2] / "docs/text.md").read_text(encoding="utf-8")
+    table = page.split("| said | written |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = [[cell.strip().split("; ") for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    pairs = [pair for said, written in rows for pair in zip(said, written, strict=True)]
+    assert len(pairs) > 20
+    assert [to_digits(said) for said, _ in pairs] == [written for _, written in pairs]
+
+
 WORDS = st.lists(
     st.sampled_from(
         (

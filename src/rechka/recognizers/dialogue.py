@@ -25,7 +25,7 @@ class EchoOptions:
 
     Attributes:
         latest_s: an echo comes at most this long after the word; satellite and mobile paths stay below half a second.
-        words: shortest run of words that is believed to be an echo rather than both saying the same.
+        words: so many different words in a row are believed to be an echo rather than both saying the same.
         dense: at least this share of the words from the first to the last of a run belongs to it.
         jitter_s: word times are not exact: the delay within a run may change by this much from word to word.
         similarity: an echo is often misheard; a word counts as the same from this share of equal letters on. At least
@@ -110,7 +110,8 @@ def _echo(first: Sequence[_Spoken], second: Sequence[_Spoken], limits: EchoOptio
     for run in sorted(runs, key=lambda run: -sum(len(first[pair.first].word.text) * pair.alike for pair in run)):
         rest = [pair for pair in run if pair.first not in used[0] and pair.second not in used[1]]
         same = sum(pair.alike == 1.0 for pair in rest)
-        if len(rest) < limits.words or 2 * same < len(rest):
+        distinct = {first[pair.first].word.text for pair in rest}  # "да да да" may be said by both
+        if len(distinct) < limits.words or 2 * same < len(rest):
             continue
         span = max(rest[-1].first - rest[0].first, rest[-1].second - rest[0].second) + 1
         if len(rest) < limits.dense * span:

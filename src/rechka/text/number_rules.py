@@ -248,11 +248,16 @@ class Parser(Reader):
         hour = self._hour_of(part.end + 1)
         return None if hour is None else _one(at, hour.end, f"{hour.value}:{part.value:02d}")
 
+    def _minutes(self, at: int) -> bool:
+        """Whether two digits of minutes begin here: ``тридцать``, ``ноль пять``."""
+        part = self.below_thousand(at) if self.linked(at) else None
+        return part is not None and (10 <= part.value <= 59 or (part.value == 0 and self.number(part.end) is not None))
+
     def _clock(self, at: int) -> Found:
         """``в пятнадцать тридцать``: hours and minutes behind a preposition or before ``утра``, nothing counted."""
         if self.words[at] == "час":
             hour: Value | None = Value(1, at + 1)
-        elif self.words[at] == self.next(at + 1) == "ноль":
+        elif self.words[at] == self.next(at + 1) == "ноль" and self._minutes(at + 2):
             hour = Value(0, at + 2)
         else:
             hour = self.below_thousand(at)
