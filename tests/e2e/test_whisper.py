@@ -183,6 +183,19 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
         assert capsys.readouterr().out.strip()
 
 
+def test_options_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["transcribe", str(RECORDING), "--model", str(TOY), "--format", "json"]
+    options = ["--set", "temperatures=[0]", "--set", "max_new=8", "--set", "mode=sequential"]
+    assert main([*base, "--language", "uk", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["language"] == "uk"
+    for wrong in (["--language", "xx"], ["--set", "tempo=3"], ["--set", "beam_size"], ["--set", "beam_size=0"]):
+        assert main([*base, *wrong]) == 2
+        assert "error [usage]" in capsys.readouterr().err
+    assert main(["transcribe", str(RECORDING), "--model", "toy", "--set", "task=translate"]) == 2
+    assert "has no options task" in " ".join(capsys.readouterr().err.split())
+    assert main(["transcribe", str(RECORDING), "--model", "toy", "--language", "ru"]) == 0
+
+
 @pytest.mark.parametrize("name", ["model.bin", "config.json", "tokenizer.json", "vocabulary.json"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(TOY, tmp_path / "toy")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,6 +62,24 @@ HotwordOption = Annotated[
         show_default=False,
     ),
 ]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="CODE",
+        help="Spoken language, such as ru, for models of several. Default: it is detected.",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of Whisper, such as task=translate, mode=sequential, beam_size=1; may be given many times.",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
 ThreadsOption = Annotated[
     int | None,
@@ -98,6 +117,37 @@ def hotwords(options: Iterable[str] | None) -> dict[str, float] | None:
             )
         found[word.strip()] = boost
     return found or None
+
+
+def adjusted(asr: Asr, language: str | None, settings: Iterable[str] | None) -> Asr:
+    """The model with what ``--language`` and ``--set`` say.
+
+    Raises:
+        UsageError: no KEY=VALUE, or options that this model does not have.
+    """
+    options: dict[str, Any] = {}
+    for text in settings or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set must be KEY=VALUE, got {text!r}", remedy="example: --set task=translate")
+        try:
+            options[key.strip()] = json.loads(value)
+        except ValueError:
+            options[key.strip()] = value
+    if language is not None:
+        options["language"] = language
+    if not options:
+        return asr
+    change = getattr(asr, "with_options", None)
+    if change is not None:
+        changed: Asr = change(**options)
+        return changed
+    if set(options) == {"language"} and language == asr.language:
+        return asr
+    raise UsageError(
+        f"the model {asr.name} has no options {', '.join(options)}; it recognises {asr.language!r}",
+        remedy="leave them out, or choose a Whisper model",
+    )
 
 
 def load_asr(model: str | None, device: Device, threads: int | None, *, refine: str | None = None) -> Asr:

@@ -76,6 +76,8 @@ def transcribe(
         typer.Option("--encoding", help="The inputs are raw telephone audio: mono, 8000 Hz, no header."),
     ] = None,
     hotword: common.HotwordOption = None,
+    language: common.LanguageOption = None,
+    settings: common.SetOption = None,
     device: common.DeviceOption = common.Device.CPU,
     threads: common.ThreadsOption = None,
     digits: Annotated[bool, typer.Option("--digits", help="Write numbers as digits: 25 мая, 15:30, 5%.")] = False,
@@ -98,7 +100,7 @@ def transcribe(
         results: Iterator[Transcript | RechkaError] = iter(())
         code = job.run(results, Meter(len(job.items), visible=False))
     else:
-        asr = common.load_asr(model, device, threads, refine=refine)
+        asr = common.adjusted(common.load_asr(model, device, threads, refine=refine), language, settings)
         with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
             sources = _sources(job.items, None if encoding is None else encoding.value)
             heard = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
