@@ -191,10 +191,12 @@ class Feed:
         self, config: FinetuneConfig, learner: Learner, noises: Sequence[F32], position: dict[str, Any] | None
     ) -> None:
         self._config, self._learner, self._noises = config, learner, noises
-        data, start = config.data, position or {"window": 0, "taken": 0, "train": None, "replay": None}
+        data, start = config.data, position or {"window": 0, "taken": 0, "owed": 0.0, "train": None, "replay": None}
         self._train = Passes(data.train, learner, data, config.seed, start["train"])
         self._replay = Passes(data.replay, learner, data, config.seed + 1, start["replay"]) if data.replay else None
         self._number, self._taken = start["window"], start["taken"]
+        self._owed = float(start["owed"])
+        """Seconds of replay that are due."""
         self._pool = ThreadPoolExecutor(data.threads)
         self._open_window()
 
@@ -222,23 +224,26 @@ class Feed:
         data, rate = self._config.data, self._learner.sample_rate
         replay = self._replay
         self._begin = {
-            "window": self._number, "train": copy.deepcopy(self._train.state()),
+            "window": self._number, "owed": self._owed, "train": copy.deepcopy(self._train.state()),
             "replay": copy.deepcopy(replay.state()) if replay else None,
         }  # fmt: skip
         own: list[Clip] = []
         other: list[Clip] = []
-        heard = replayed = 0.0
-        while heard + replayed < data.window_s:
+        heard = 0.0
+        while heard < data.window_s:
             clip = self._train.take()
             if clip is None:
                 break  # a window never holds a recording twice: equal lengths would put both into one batch
             own.append(clip)
-            heard += len(clip.samples) / rate
-            while replay and replayed < heard * data.replay_share / (1.0 - data.replay_share):
+            seconds = len(clip.samples) / rate
+            heard += seconds
+            self._owed += seconds * data.replay_share / (1.0 - data.replay_share)
+            while replay and self._owed > 0.0:
                 again = replay.take() or replay.take()
                 assert again is not None  # a pass without recordings is an error
                 other.append(again)
-                replayed += len(again.samples) / rate
+                heard += len(again.samples) / rate
+                self._owed -= len(again.samples) / rate
         rng = np.random.default_rng([self._config.seed, self._number, 1])
         members = [(clip, True) for clip in own] + [(clip, False) for clip in other]
         batches = cut(members, self._config.optim.batch_seconds * rate, rng)

@@ -37,7 +37,7 @@ class Spoken:
 def survey(options: DataOptions, learner: Learner, *, whole: bool) -> float:
     """Seconds of usable recordings in ``options.train``; 0 if only the beginning was looked at.
 
-    Lengths come from the manifest where it tells them, else from the header of the file, else from decoding it.
+    Lengths come from the header of a file where it tells them, else from decoding it.
 
     Raises:
         DataError: nothing usable, or more unusable texts than ``options.max_bad`` allows.
