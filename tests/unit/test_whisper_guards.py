@@ -108,6 +108,6 @@ def test_improbable_between_pauses_is_dropped_beside_speech_it_stays() -> None:
     assert isolated([fine, odd(11.0)], size=30.0, silence=2.0, before=0.0) == []
     assert isolated([fine, odd(20.0)], size=30.0, silence=2.0, before=0.0) == [1]  # silence up to the window's end
     assert isolated([fine, odd(20.0)], size=22.0, silence=2.0, before=0.0) == [1]
-    assert isolated([odd(0.5)], size=30.0, silence=2.0, before=float("inf")) == []
+    assert isolated([odd(0.5)], size=30.0, silence=2.0, before=float("inf")) == [0]  # nothing before, nothing after
     assert isolated([odd(0.2)], size=2.5, silence=2.0, before=float("inf")) == [0]
     assert isolated([fine], size=30.0, silence=2.0, before=float("inf")) == []
