@@ -268,3 +268,17 @@ def test_whisper_needs_no_torch() -> None:
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_whisper_as_the_second_pass(asr: WhisperAsr) -> None:
+    """The first pass bears witness: what random weights make up is not believed, and its text stays."""
+    from rechka.recognizers import two_pass
+    from rechka.testing import say, toy_asr
+
+    first = toy_asr()
+    both = two_pass(first, asr)
+    spoken = (say("бам бам"), 8000)
+    transcript = both.transcribe(spoken)
+    assert transcript.model == "toy+toy"
+    assert transcript.text
+    assert [segment.start for segment in transcript.segments] == [s.start for s in first.transcribe(spoken).segments]

@@ -100,7 +100,8 @@ class WhisperRecognizer:
             else None
         )
         self.block = self.step_samples * max(1, round(BLOCK_S * RATE / self.step_samples))
-        self.max_chunks = max(1, options.batch_size * WINDOW // self.block)
+        batch = 1 if options.mode == "sequential" else options.batch_size  # windows that one step may decode
+        self.max_chunks = max(1, batch * WINDOW // self.block)
 
     def with_options(self, **changes: Any) -> WhisperRecognizer:
         """The same model with other options.
