@@ -244,7 +244,7 @@ def test_too_many_unusable_recordings_end_the_run(tmp_path: Path) -> None:
     source = manifest(tmp_path / "a", RECORDS * 3 + [("дом 5", 1.0)] * 10)
     with pytest.raises(DataError, match=r"more than 5%: .* text.*digit '5'"):
         drawn(Feed(config(source), Ear(), (), None), 60)
-    with pytest.raises(DataError, match="10 of 79 texts.*digit '5'"):
+    with pytest.raises(DataError, match=r"10 of 79 texts.*digit '5'"):
         survey(config(source).data, Ear(), whole=False)
 
 
