@@ -115,8 +115,8 @@ $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@$(PIP) --editable '.[av,train,data,server,whisper]' --group test
 	@touch $@
 
-# mypy reads hypothesis for rechka.testing, hence both groups.
+# mypy reads the types of the server's libraries, and of hypothesis for rechka.testing: hence the extra and both groups.
 $(VENV)/.check: $(PINS) $(VENV)/.base $(VENV)/.pip
 	@echo "Installing the checkers (once)" >&2
-	@$(PIP) --group check --group test
+	@$(PIP) --editable '.[server]' --group check --group test
 	@touch $@
