@@ -59,11 +59,16 @@ def number_words(ask: Ask) -> list[tuple[int, str]]:
     return found
 
 
+def told(audio: F32) -> tuple[Any, Any]:
+    """The time, seconds, at the beginning of every 20 ms of audio from ``clock``, and whether it is loud there."""
+    whole = audio[: len(audio) // 320 * 320].reshape(-1, 320).astype(np.float64)
+    return np.round((whole[:, 0] - np.round(whole[:, 0], 3)) * 1e7) / 10, np.abs(whole).max(axis=1) > 0.01
+
+
 def packed_counting(ask: Ask) -> Generated:
-    """Numbers of whichever seconds are in a packed window: each sample tells its time."""
-    ticks = np.round((ask.audio.astype(np.float64) - np.round(ask.audio.astype(np.float64), 3)) * 1e7) / 10
-    loud = np.abs(ask.audio) > 0.01
-    seconds = sorted({int(t) for t in np.unique(ticks[loud]) if t == int(t) + 0.5})
+    """Numbers of whichever seconds are in a packed window: those whose middle can be heard."""
+    times, loud = told(ask.audio)
+    seconds = sorted({int(time) for time in times[loud] if time == int(time) + 0.5})
     return says(" ".join(f"ч{second}" for second in seconds))
 
 
@@ -273,15 +278,13 @@ def at_their_time(audio: F32, tokens: Sequence[int]) -> Any:
     """Each number where its second is."""
     from rechka.decoding.whisper import Alignment
 
-    ticks = np.round((audio.astype(np.float64) - np.round(audio.astype(np.float64), 3)) * 1e7) / 10
-    ticks[np.abs(audio) < 0.01] = -1.0
-    loud = np.convolve(np.abs(audio) > 0.01, np.ones(100), "same") > 0
+    times, loud = told(audio)
     begins = []
     for token in tokens:
         word = CODEC.decode([token]).strip().lstrip("ич")
         second = int(word) if word.isdigit() else 0
-        inside = np.flatnonzero(loud & (np.floor(ticks) == second))
-        begins.append(int(inside[0]) // 320 if len(inside) else (begins[-1] if begins else 0))
+        inside = np.flatnonzero(loud & (np.floor(times) == second))
+        begins.append(int(inside[0]) if len(inside) else (begins[-1] if begins else 0))
     return Alignment((*begins, min(begins[-1] + 50, len(audio) // 320)), (0.9,) * len(tokens))
 
 
@@ -404,10 +407,9 @@ def guarded(ask: Ask) -> Generated:
     return says(f"окно {ask.start:.0f} {ask.search.temperature}")
 
 
-@pytest.mark.parametrize("batch", [2, 3, 8])
+@pytest.mark.parametrize("batch", [3, 8])
 def test_batched_is_sequential_on_all_guards(batch: int) -> None:
-    spans = [(10.0 * i + 0.5, 10.0 * i + 4.0) for i in range(30)]
-    audio = phrases(*spans, size=300.0)
+    audio = phrases(*((10.0 * i + 0.5, 10.0 * i + 4.0) for i in range(20)), size=200.0)
     options = {"mode": "chunked", "chunk_s": 10.0, "stride_s": 0.0}
     recognizer, alone = make(guarded, batch_size=1, **options)
     expected, _ = run(recognizer, audio)
@@ -441,7 +443,7 @@ EXPECTED: dict[str, list[Event]] = {}
 
 @pytest.mark.parametrize("mode", ["packed", "sequential", "chunked"])
 @given(st.lists(st.integers(1, 12 * RATE), max_size=8))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_events_depend_on_the_audio_alone(mode: str, pieces: list[int]) -> None:
     options: dict[str, Any] = {"mode": mode, "stamps": False, "places": at_their_time, "language": ""}
     if mode not in EXPECTED:
@@ -514,7 +516,7 @@ def test_an_hour_needs_no_more_memory_than_two_minutes(mode: str) -> None:
         assert words >= minutes
         return used
 
-    assert peak(60 if mode == "packed" else 20) < 1.1 * peak(3)
+    assert peak(60 if mode == "packed" else 12) < 1.1 * peak(3)
 
 
 # chunked

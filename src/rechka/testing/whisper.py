@@ -132,6 +132,7 @@ class ScriptedKernel:
     aligned: list[list[tuple[int, ...]]] = field(default_factory=list)
     encoded: int = 0
     detected: int = 0
+    _asked: dict[int, int] = field(default_factory=dict)
 
     def encode(self, windows: Sequence[F32]) -> list[Any]:
         """The windows themselves."""
@@ -161,7 +162,9 @@ class ScriptedKernel:
         return [places(one[: count * 160], text) for one, text, count in zip(encoded, texts, frames, strict=True)]
 
     def _tries(self, audio: F32) -> int:
-        return sum(np.array_equal(ask.audio, audio) for call in self.calls for ask in call)
+        key = hash(audio.tobytes())
+        self._asked[key] = self._asked.get(key, -1) + 1
+        return self._asked[key]
 
 
 def _evenly(audio: F32, tokens: Sequence[int]) -> Alignment:
