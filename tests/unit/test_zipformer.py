@@ -84,12 +84,9 @@ def test_an_incomplete_folder_names_what_is_missing(tmp_path: Path, layout: str,
     folder = write_transducer(tmp_path / "m", "offline", **LAYOUTS[layout])
     path = LAYOUTS[layout]["tokens"] if missing == "tokens" else LAYOUTS[layout]["names"].format(missing)
     (folder / path).unlink()
-    if (layout, missing) == ("sherpa-onnx", "joiner"):
-        write_transducer(folder, "offline", names="more/{}.onnx")
     with pytest.raises(ModelNotFound) as caught:
         rechka.load(folder)
-    told = "model.onnx" if (layout, missing) == ("sherpa-onnx", "joiner") else Path(path).name
-    assert told in str(caught.value)
+    assert Path(path).name in str(caught.value)
 
 
 def test_other_folders_are_not_taken(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ _GIGAAM = re.compile(
     r"(?P<version>v[123]|multilingual(?:_large)?)_(?P<task>(?:e2e_)?ctc|(?:e2e_)?rnnt|ssl)"
     r"(?P<part>_encoder|_decoder|_joint)?(?:\.\w+)?\.onnx"
 )
+_GIGAAM_WORDS = re.compile(
+    r"(?P<version>v[123]|multilingual(?:_large)?)_((?P<task>e2e_ctc|e2e_rnnt|rnnt)_)?(vocab\.txt|tokenizer\.model)"
+)
+"""Vocabularies, which tell what is missing when they stand alone."""
 _GIGAAM_ORDER = ("rnnt", "ctc", "e2e_rnnt", "e2e_ctc", "ssl")
 """Of several models in one folder the first of these is taken: letters before punctuation, the more accurate first."""
 
@@ -68,6 +72,8 @@ def _gigaam_by_name(folder: Path, names: set[str]) -> Card | None:
         params = {"task": "emo", "n_fft": 400, "center": True}
         return card_for(folder, "gigaam", {"model": "emo.onnx"}, params, license="MIT")
     found = {(m["version"], m["task"]) for name in names if (m := _GIGAAM.fullmatch(name))}
+    if not found:
+        found = {(m["version"], m["task"] or "ctc") for name in names if (m := _GIGAAM_WORDS.fullmatch(name))}
     if not found:
         return None
     version, task = max(found, key=lambda item: (-_GIGAAM_ORDER.index(item[1]), item[0]))
@@ -164,7 +170,8 @@ def _parts(folder: Path, int8: bool) -> dict[str, str] | None:
                 found.setdefault(match["tag"] or "", {})[match["role"], bool(match["int8"])] = place + path.name
         roles = {tag: {role for role, _ in parts} for tag, parts in found.items()}
         # A folder of this name is an icefall model with any one part; elsewhere "encoder.onnx" may be another family's.
-        known = [tag for tag in roles if place == "am-onnx/" or len(roles[tag]) == 3 or "joiner" in roles[tag]]
+        enough = 2 if (folder / "tokens.txt").is_file() else 3
+        known = [tag for tag in roles if place == "am-onnx/" or len(roles[tag]) >= enough or "joiner" in roles[tag]]
         if known:
             tag = min(known, key=lambda tag: (-len(roles[tag]), len(tag), tag))
             parts = found[tag]
