@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rechka.data.shards import Row, Shard
+from rechka.data.stream import RowStream
 from rechka.errors import DataError, UsageError
-from rechka.train.data.shards import Row, Shard
-from rechka.train.data.stream import RowStream
 
 
 class Numbers(Shard):

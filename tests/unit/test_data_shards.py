@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from rechka.data import Decoded, Row, RowStream, find_shards
+from rechka.data import places as places_module
+from rechka.data.decode import read_samples
 from rechka.errors import DataError, MissingExtra
-from rechka.train.data import Decoded, Row, RowStream, find_shards
-from rechka.train.data import places as places_module
-from rechka.train.data.decode import read_samples
 
 TEXTS = ["привет", "как «дела»", "пока, друг"]
 

@@ -1,7 +1,5 @@
-"""Recordings with texts from wherever they lie, as one stream that can be shuffled, split, stopped and resumed."""
+"""What training reads: ``rechka.data`` under the name by which fine-tuning knows it."""
 
-from rechka.train.data.decode import Decoded, Example
-from rechka.train.data.shards import Row, Shard, find_shards
-from rechka.train.data.stream import RowStream
+from rechka.data import Decoded, Example, Row, RowStream, Shard, find_shards
 
 __all__ = ["Decoded", "Example", "Row", "RowStream", "Shard", "find_shards"]

@@ -11,9 +11,9 @@ from itertools import islice
 
 import numpy as np
 
+from rechka.data import Decoded, Row, RowStream, find_shards, places
+from rechka.data.decode import read_samples
 from rechka.errors import DataError, RechkaError
-from rechka.train.data import Decoded, Row, RowStream, find_shards, places
-from rechka.train.data.decode import read_samples
 from rechka.train.finetune.config import DataOptions, DevSet
 from rechka.train.finetune.feed import MAX_DECODED_S, REMEDY, told
 from rechka.train.finetune.learners import Learner

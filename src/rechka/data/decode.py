@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from rechka.data import places
+from rechka.data.shards import Row
+from rechka.data.stream import RowStream
 from rechka.errors import DataError, RechkaError
-from rechka.train.data import places
-from rechka.train.data.shards import Row
-from rechka.train.data.stream import RowStream
 from rechka.types import F32
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from rechka.data.shards import Row, Shard
 from rechka.errors import DataError, UsageError
-from rechka.train.data.shards import Row, Shard
 
 Key = tuple[int, int]
 

@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
+from rechka.data import places
 from rechka.errors import DataError, MissingExtra
-from rechka.train.data import places
 
 TEXT_NAMES = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription")
 AUDIO_NAMES = ("audio_filepath", "audio", "path", "file", "wav", "wav_filename")
