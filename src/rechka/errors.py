@@ -38,6 +38,7 @@
     │   ├── BadRequest             service.bad_request   a message or a parameter that cannot be used
     │   ├── NoSuchThing            service.not_found     an address, model or job that does not exist
     │   └── StreamFailed           service.failed        a fault inside rechka ended this stream only
+    ├── WorkerLost                 worker_lost           (RuntimeError) processes end before they did anything
     ├── StreamFull                 stream.full           (RuntimeError) more audio than the inbox has room for
     └── StreamClosed               stream.closed         (RuntimeError) audio after finish()
 
@@ -229,6 +230,13 @@ class DataError(RechkaError, ValueError):
     """A training or test record that cannot be used."""
 
     code = "data"
+
+
+class WorkerLost(RechkaError, RuntimeError):
+    """Processes that recognise end before they did anything."""
+
+    code = "worker_lost"
+    exit_code = 4
 
 
 class StreamFull(RechkaError, RuntimeError):

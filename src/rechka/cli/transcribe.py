@@ -82,7 +82,7 @@ def transcribe(
     threads: common.ThreadsOption = None,
     digits: Annotated[bool, typer.Option("--digits", help="Write numbers as digits: 25 мая, 15:30, 5%.")] = False,
     punctuate: Annotated[
-        bool, typer.Option("--punctuate", help="Full stops and capitals by pauses, for models that write bare words.")
+        bool, typer.Option("--punctuate", help="Put marks and capitals into the bare words that most models write.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per input, errors included, for programs.")
@@ -140,21 +140,7 @@ def _sources(items: Sequence[inputs.Input], encoding: RawEncoding | None) -> Ite
             try:
                 yield source if encoding is None else rechka.open_source(source, encoding=encoding, channels="split")
             except RechkaError as error:
-                yield _Unopened(error)
-
-
-@dataclass(frozen=True)
-class _Unopened:
-    """An ``AudioSource`` that could not be opened: it says so when its turn has come."""
-
-    error: RechkaError
-    sample_rate: int = 8000
-    channels: int = 1
-    duration: float | None = None
-    truncated: bool = False
-
-    def __iter__(self) -> Iterator[Any]:
-        raise self.error
+                yield error
 
 
 def _stdin() -> Any:

@@ -49,3 +49,21 @@ def toy_asr(**params: Any) -> Asr:
 
     recognizer = assemble(toy.load({}, params), decoder=DecoderOptions(kind="greedy"))
     return Asr(recognizer, name="toy", language="ru")
+
+
+def fragile_asr(_: Any = None) -> Asr:
+    """The toy, whose process ends without a word on a recording that has ``fatal`` in its name."""
+    import os
+    from collections.abc import Iterator
+
+    asr = toy_asr()
+    hear = asr.transcribe_many
+
+    def checked(sources: Any) -> Iterator[Any]:
+        for source in sources:
+            if isinstance(source, str) and "fatal" in source:
+                os._exit(139)
+            yield source
+
+    asr.transcribe_many = lambda sources, **options: hear(checked(sources), **options)  # type: ignore[method-assign]
+    return asr

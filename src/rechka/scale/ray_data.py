@@ -1,0 +1,79 @@
+"""Parts done by a Ray cluster: Ray Data hands them to actors, one model each, and again if a node is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rechka.errors import MissingExtra, UsageError
+from rechka.scale.local import Load
+from rechka.scale.options import BatchOptions
+from rechka.scale.work import Part, Worker
+
+
+def run(
+    parts: Sequence[Part],
+    options: BatchOptions,
+    place: str,
+    *,
+    address: str,
+    workers: int | None,
+    load: Load | None = None,
+) -> Iterator[dict[str, Any]]:
+    """What each part says of itself, as they become done; a part may be told of twice, it is written once.
+
+    Args:
+        parts: to do.
+        options: of the archive.
+        place: of the output, the same for all nodes: a shared folder or a URL.
+        address: of the cluster, ``"auto"`` for the one of this machine, ``"local"`` for one of its own.
+        workers: actors at most; None for as many as there are cores, or GPUs.
+        load: gives the model.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise MissingExtra("--ray needs Ray", remedy='pip install "rechka[ray]"') from None
+    mine = not ray.is_initialized()
+    if mine:
+        try:
+            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            raise UsageError(f"no Ray cluster at {address}: {error}", remedy="start one, or --ray local") from error
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    gpu = options.device != "cpu"
+    each: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": options.threads}
+    have = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
+    # One core is left to reading the list and to telling what is done.
+    most = workers or max(1, have if gpu else (have - 1) // options.threads)
+    rows = [{"number": part.number, "items": list(part.items)} for part in parts]
+    try:
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Actor,
+            fn_constructor_args=(options, place, load),
+            batch_size=1,
+            zero_copy_batch=True,
+            compute=ray.data.ActorPoolStrategy(size=min(most, len(parts))),
+            max_restarts=-1,
+            max_task_retries=-1,
+            **each,
+        )
+        for row in done.iter_rows():
+            yield dict(row["said"])
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+class _Actor:
+    """A worker in Ray's hands."""
+
+    def __init__(self, options: BatchOptions, place: str, load: Load | None) -> None:
+        self.worker = Worker(options, place, load)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        numbers, items = batch["number"], batch["items"]
+        parts = [Part(int(n), tuple(map(str, names))) for n, names in zip(numbers, items, strict=True)]
+        return {"said": [self.worker.do(part) for part in parts]}

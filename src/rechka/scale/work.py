@@ -1,0 +1,164 @@
+"""The work on one part of an archive: recordings to texts to one file, in a process of its own, here or elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rechka.errors import AudioNotFound, MissingExtra, RechkaError
+from rechka.scale.options import BatchOptions
+from rechka.scale.store import Store
+from rechka.types import Transcript
+
+MAX_REMOTE_BYTES = 1 << 30
+"""Of one recording behind a URL, which is held in memory."""
+SIDE_BY_SIDE = 16
+"""Recordings of a part that share the model's batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A unit of work.
+
+    Attributes:
+        number: in the archive, from 0.
+        items: paths or URLs of recordings.
+    """
+
+    number: int
+    items: tuple[str, ...]
+
+    @property
+    def marker(self) -> str:
+        """The file that says that the part is done."""
+        return f"done/{self.number:07d}.json"
+
+    def output(self, format_: str) -> str:
+        """The file of its texts."""
+        return f"parts/{self.number:07d}.{format_}"
+
+
+class Worker:
+    """A model, loaded once, that does one part after the other.
+
+    Args:
+        options: of the archive.
+        place: of its output.
+        load: gives the model; by default what ``options`` name.
+    """
+
+    def __init__(self, options: BatchOptions, place: str, load: Callable[[BatchOptions], Any] | None = None) -> None:
+        self.options = options
+        self.store = Store(place)
+        self.asr = (load or _load)(options)
+
+    def do(
+        self, part: Part, *, crashed: Mapping[str, str] | None = None, at: Callable[[str], None] | None = None
+    ) -> Any:
+        """Recognise a part and write it; what it says of itself is in its marker, which comes last.
+
+        Args:
+            part: to do. If its marker is there already, nothing is done.
+            crashed: recordings that ended a worker, with what is said of them; they are not tried again.
+            at: told which recording comes next, one by one, so that whoever watches knows which one ended the worker.
+        """
+        before = self.store.read(part.marker)
+        if before is not None:
+            return json.loads(before)
+        began, rows, failures, audio_s = time.monotonic(), [], [], 0.0
+        for name, result in self._results(part.items, crashed or {}, at):
+            if isinstance(result, Transcript):
+                audio_s += result.duration
+                rows.append({"input": name, "transcript": result.to_dict(), "error": None})
+            else:
+                failures.append({"input": name, "error": result})
+                rows.append({"input": name, "transcript": None, "error": result})
+        self.store.write(part.output(self.options.format), encode(rows, self.options.format))
+        said = {
+            "part": part.number, "recordings": len(rows), "audio_s": round(audio_s, 3),
+            "seconds": round(time.monotonic() - began, 3), "failures": failures,
+        }  # fmt: skip
+        self.store.write(part.marker, json.dumps(said, ensure_ascii=False).encode())
+        return said
+
+    def _results(
+        self, items: Sequence[str], crashed: Mapping[str, str], at: Callable[[str], None] | None
+    ) -> Iterator[tuple[str, Transcript | dict[str, str]]]:
+        from rechka.recognizers.finish import finish
+
+        tried = [item for item in items if item not in crashed]
+        batches = [tried] if at is None else [[item] for item in tried]
+        found: dict[str, Transcript | dict[str, str]] = {
+            item: {"code": "internal", "message": why, "remedy": "look at this recording by itself"}
+            for item, why in crashed.items()
+        }
+        for names in batches:
+            if at is not None:
+                at(names[0])
+            sources = (_source(name) for name in names)
+            heard = self.asr.transcribe_many(
+                sources, channels=self.options.channels, hotwords=self.options.hotwords or None, batch=SIDE_BY_SIDE
+            )
+            for name, result in zip(names, heard, strict=True):
+                if isinstance(result, RechkaError):
+                    found[name] = result.to_dict()
+                else:
+                    found[name] = finish(result, digits=self.options.digits, punctuate=self.options.punctuate)
+        yield from ((item, found[item]) for item in items)
+
+
+def _load(options: BatchOptions) -> Any:
+    import rechka
+
+    return rechka.load(options.model, refine=options.refine, device=options.device, threads=options.threads)
+
+
+def _source(name: str) -> Any:
+    """A path, the bytes behind a URL, or why there are none."""
+    if "://" not in name:
+        return name
+    try:
+        import fsspec
+
+        with fsspec.open(name, "rb") as file:
+            data = file.read(MAX_REMOTE_BYTES + 1)
+    except ModuleNotFoundError:
+        raise MissingExtra(f"{name} needs fsspec", remedy='pip install "rechka[data]"') from None
+    except Exception as error:  # noqa: BLE001 - file systems raise what their libraries raise; it is this recording's failure
+        return AudioNotFound(f"cannot read {name}: {error}", remedy="check the address and the rights")
+    if len(data) > MAX_REMOTE_BYTES:
+        return AudioNotFound(f"{name} is larger than {MAX_REMOTE_BYTES} bytes", remedy="cut it, or copy it here")
+    return data
+
+
+def encode(rows: Iterable[Mapping[str, Any]], format_: str) -> bytes:
+    """A part as bytes: JSON lines, or parquet with the transcript as JSON beside its text.
+
+    Args:
+        rows: ``input`` with ``transcript`` or ``error``.
+        format_: ``"jsonl"`` or ``"parquet"``.
+    """
+    if format_ == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise MissingExtra("parquet needs pyarrow", remedy='pip install "rechka[data]"') from None
+    rows = list(rows)
+    heard = [row["transcript"] or {} for row in rows]
+    columns = {
+        "input": pa.array([row["input"] for row in rows], pa.string()),
+        "text": pa.array([t.get("text") for t in heard], pa.string()),
+        "duration": pa.array([t.get("duration") for t in heard], pa.float64()),
+        "transcript": pa.array([json.dumps(t, ensure_ascii=False) if t else None for t in heard], pa.string()),
+        "error": pa.array([row["error"] and row["error"]["code"] for row in rows], pa.string()),
+        "message": pa.array([row["error"] and row["error"]["message"] for row in rows], pa.string()),
+    }
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()

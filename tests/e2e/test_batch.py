@@ -1,0 +1,194 @@
+"""``rechka batch``: every recording exactly once, whatever is killed, on this machine and on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rechka.cli.main import main
+from rechka.errors import OutputError, UsageError
+from rechka.scale import Archive, BatchOptions, local
+from rechka.scale.store import Store
+from rechka.scale.work import Part, Worker
+from rechka.testing.audio import wav_bytes
+from rechka.testing.toy import fragile_asr, say, toy_asr
+
+WORDS = ("река", "вода", "лес", "ночь", "день", "лето", "зима")
+
+
+def recordings(folder: Path, n: int) -> dict[str, str]:
+    """Short files, and the text of each."""
+    folder.mkdir(parents=True)
+    texts: dict[str, str] = {}
+    for i in range(n):
+        text = f"{WORDS[i % 7]} {WORDS[i // 7 % 7]}"
+        path = folder / f"{i:04d}.wav"
+        path.write_bytes(wav_bytes(say(text, before_s=0.2, after_s=0.6), 8000))
+        texts[str(path)] = text
+    return texts
+
+
+def rows(out: Path) -> list[dict]:
+    found = []
+    for path in sorted((out / "parts").glob("*.jsonl")):
+        found += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return found
+
+
+def check(out: Path, texts: dict[str, str], failed: dict[str, str] | None = None) -> None:
+    """Every recording once, with its text or its error."""
+    failed = failed or {}
+    told = rows(out)
+    assert Counter(row["input"] for row in told) == Counter([*texts, *failed])
+    assert {row["input"]: row["transcript"]["text"] for row in told if row["transcript"]} == texts
+    assert {row["input"]: row["error"]["code"] for row in told if row["error"]} == failed
+    assert not [path for path in out.rglob(".*") if path.is_file()]  # nothing half-written
+
+
+def test_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = recordings(tmp_path / "calls", 10)
+    broken = tmp_path / "calls" / "broken.wav"
+    broken.write_bytes(b"RIFF, not really")
+    command = ["batch", str(tmp_path / "calls"), "--out", str(tmp_path / "out"), "--model", "toy", "--workers", "2"]
+    assert main([*command, "--part-size", "3", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["recordings"], said["failed"]) == (11, 1)
+    assert [failure["input"] for failure in said["failures"]] == [str(broken)]
+    check(tmp_path / "out", texts, {str(broken): "audio.not_audio"})
+
+    # Called again it has nothing to do, and says the same.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()}
+    assert main([*command, "--part-size", "3"]) == 1
+    printed = capsys.readouterr()
+    assert "4 of 4 parts are done already" in printed.err
+    assert printed.out.startswith("11 recordings, 0.01 h of audio, 1 failed")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()} == before
+
+    # Other options do not go into the same folder.
+    assert main([*command, "--digits"]) == 2
+    assert "holds results of other options" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_kill_in_the_middle(tmp_path: Path) -> None:
+    texts = recordings(tmp_path / "calls", 60)
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "rechka", "batch", str(tmp_path / "calls"), "-o", str(out), "-m", "toy", "--workers", "1",
+        "--part-size", "2",
+    ]  # fmt: skip
+    for least in (3, 12):  # killed twice, ever later
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("done/*.json"))) < least:
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in (out / "done").glob("*.json")}
+    assert len(done) < 30
+    subprocess.run(command, check=True, capture_output=True)
+    assert all((out / "done" / name).stat().st_mtime_ns == when for name, when in done.items())  # not done twice
+    for path in out.rglob(".*"):
+        path.unlink()  # what the kills left, under names that nobody reads
+    check(out, texts)
+
+
+def test_a_recording_that_ends_the_process(tmp_path: Path) -> None:
+    texts = recordings(tmp_path / "calls", 9)
+    items = list(texts)
+    bad = tmp_path / "calls" / "0004-fatal.wav"
+    bad.write_bytes(Path(items[0]).read_bytes())
+    items.insert(5, str(bad))
+    out = tmp_path / "out"
+    options = BatchOptions(part_size=4)
+    archive = Archive(str(out), options)
+    archive.write_plan(items)
+    said = list(archive.run(lambda parts: local.run(parts, options, str(out), workers=2, load=fragile_asr)))
+    assert sorted(one["part"] for one in said) == [0, 1, 2]
+    check(out, texts, {str(bad): "internal"})
+    assert archive.report().failed == 1
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    texts = recordings(tmp_path / "calls", 3)
+    missing = str(tmp_path / "calls" / "no.wav")
+    options = BatchOptions(format="parquet")
+    worker = Worker(options, str(tmp_path / "out"), lambda _: toy_asr())
+    worker.do(Part(0, (*texts, missing)))
+    table = pq.read_table(tmp_path / "out" / "parts" / "0000000.parquet").to_pylist()
+    assert {row["input"]: row["text"] for row in table} == {**texts, missing: None}
+    assert [row["error"] for row in table] == [None, None, None, "audio.not_found"]
+    assert json.loads(table[0]["transcript"])["segments"][0]["words"]
+
+
+def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    texts = recordings(tmp_path / "calls", 3)
+    memory = fsspec.filesystem("memory")
+    for path in texts:
+        memory.pipe_file(f"/calls/{Path(path).name}", Path(path).read_bytes())
+    memory.pipe_file("/calls/readme.txt", b"no audio")
+    from rechka.cli.batch import _recordings
+
+    names = list(_recordings(["memory://calls", "memory://calls/0001.wav", "memory://calls/9.wav"]))
+    assert names == [
+        *(f"memory:///calls/{i:04d}.wav" for i in range(3)),
+        "memory://calls/0001.wav",
+        "memory://calls/9.wav",
+    ]
+    worker = Worker(BatchOptions(), "memory://results", lambda _: toy_asr())
+    said = worker.do(Part(3, tuple(names)))
+    assert [failure["error"]["code"] for failure in said["failures"]] == ["audio.not_found"]
+    assert Store("memory://results").names("parts") == {"0000003.jsonl"}
+    assert worker.do(Part(3, ())) == said  # done is done
+
+
+def test_lists_and_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = recordings(tmp_path / "calls", 2)
+    (tmp_path / "list.txt").write_text("\n".join([*texts, "", *texts]), encoding="utf-8")
+    out = ["--out", str(tmp_path / "out"), "--model", "toy", "--workers", "1"]
+    assert main(["batch", f"@{tmp_path / 'no.txt'}", *out]) == 2
+    assert main(["batch", "-", *out]) == 2
+    assert not list((tmp_path / "out").rglob("*.json"))
+    capsys.readouterr()
+    missing = str(tmp_path / "no.wav")
+    assert main(["batch", missing, f"@{tmp_path / 'list.txt'}", *out]) == 1
+    check(tmp_path / "out", texts, {missing: "audio.not_found"})
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(OutputError, match="no plan"):
+        Archive(str(tmp_path), BatchOptions())
+    with pytest.raises(UsageError, match="part_size"):
+        BatchOptions(part_size=0)
+    with pytest.raises(UsageError, match="no recordings"):
+        Archive(str(tmp_path / "new"), BatchOptions()).write_plan([])
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node(tmp_path: Path) -> None:
+    """Two nodes of Ray; one is taken away in the middle."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    texts = recordings(tmp_path / "calls", int(os.environ.get("RECHKA_TEST_RECORDINGS", "120")))
+    program = Path(__file__).parents[2] / "benchmarks" / "lost_node.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "calls"), str(tmp_path / "out")],
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"parts"'))
+    assert said["nodes_before"] == 2
+    assert said["nodes_after"] == 1
+    assert 0 < said["parts_before_the_loss"] < said["parts"]
+    check(tmp_path / "out", texts)
