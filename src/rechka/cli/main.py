@@ -26,6 +26,7 @@ VERBS = (
     "stream",
     "models",
     "evaluate",
+    "data",
     "lm",
     "bench",
     "synth",

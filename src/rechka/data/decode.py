@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -34,6 +35,37 @@ class Example:
     name: str
 
 
+def source_of(row: Row) -> Any:
+    """What ``rechka.open_source`` takes for a row: a path, bytes, or the samples of a part of a file and their rate.
+
+    Raises:
+        DataError: not there, or too large.
+    """
+    audio = row.audio
+    if isinstance(audio, bytes):
+        return audio
+    if places.is_url(audio):
+        content = read_bytes(audio)
+        return content if row.start_s is None else _part(io.BytesIO(content), row)
+    return audio if row.start_s is None else _part(audio, row)
+
+
+def read_bytes(place: str) -> bytes:
+    """The content of a file of bounded size.
+
+    Raises:
+        DataError: it cannot be read, or is larger than ``MAX_REMOTE_BYTES``.
+    """
+    try:
+        with places.open_binary(place) as file:
+            content = file.read(MAX_REMOTE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {place}: {error}", remedy="check the connection and the rights") from error
+    if len(content) > MAX_REMOTE_BYTES:
+        raise DataError(f"{place!r:.200} is larger than {MAX_REMOTE_BYTES} bytes")
+    return content
+
+
 def read_samples(row: Row, sample_rate: int, max_s: float) -> F32:
     """(n,) mono samples of a row.
 
@@ -42,15 +74,7 @@ def read_samples(row: Row, sample_rate: int, max_s: float) -> F32:
     """
     from rechka.audio import open_source
 
-    audio: Any = row.audio
-    if isinstance(audio, str) and row.start_s is not None and not places.is_url(audio):
-        audio = _part(audio, row.start_s, row.duration_s)
-    elif isinstance(audio, str) and places.is_url(audio):
-        with places.open_binary(audio) as file:
-            audio = file.read(MAX_REMOTE_BYTES + 1)
-        if len(audio) > MAX_REMOTE_BYTES:
-            raise DataError(f"{row.audio!r:.200} is larger than {MAX_REMOTE_BYTES} bytes")
-    source = open_source(audio, sample_rate=sample_rate)
+    source = open_source(source_of(row), sample_rate=sample_rate)
     parts, total = [np.zeros(0, np.float32)], 0
     for chunks in source:
         parts.append(chunks[0].samples)
@@ -65,18 +89,18 @@ def read_samples(row: Row, sample_rate: int, max_s: float) -> F32:
 MAX_REMOTE_BYTES = 512 * 1024 * 1024
 
 
-def _part(path: str, start_s: float, duration_s: float | None) -> tuple[F32, int]:
+def _part(file: str | io.BytesIO, row: Row) -> tuple[F32, int]:
     """A part of a long file, sought rather than read through."""
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
-            file.seek(min(round(start_s * file.samplerate), file.frames))
-            frames = -1 if duration_s is None else round(duration_s * file.samplerate)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-            return samples.mean(axis=1), file.samplerate
+        with soundfile.SoundFile(file) as opened:
+            opened.seek(min(round((row.start_s or 0.0) * opened.samplerate), opened.frames))
+            frames = -1 if row.duration_s is None else round(row.duration_s * opened.samplerate)
+            samples = opened.read(frames, dtype="float32", always_2d=True)
+            return samples.mean(axis=1), opened.samplerate
     except (soundfile.SoundFileError, OSError) as error:
-        raise DataError(f"cannot read a part of {path}: {error}") from error
+        raise DataError(f"cannot read a part of {row.name}: {error}") from error
 
 
 class Decoded:

@@ -80,7 +80,7 @@ class Shard(ABC):
 
     def _row(self, number: int, fields: Mapping[str, Any], base: str) -> Row | None:
         """A row from named fields, or None."""
-        text, audio, speaker = (_first(fields, names) for names in (TEXT_NAMES, AUDIO_NAMES, SPEAKER_NAMES))
+        text, audio, speaker = _text(fields), _first(fields, AUDIO_NAMES), _first(fields, SPEAKER_NAMES)
         if not isinstance(text, str) or not isinstance(audio, str) or not audio:
             return None
         start, duration = _seconds(fields.get("offset")), _seconds(fields.get("duration"))
@@ -94,6 +94,11 @@ class Shard(ABC):
 
 def _first(fields: Mapping[str, Any], names: Iterable[str]) -> Any:
     return next((fields[name] for name in names if fields.get(name) not in (None, "")), None)
+
+
+def _text(fields: Mapping[str, Any]) -> Any:
+    """The text of a record; "" if it has one that is empty, which means silence; None if it has none."""
+    return _first(fields, TEXT_NAMES) or ("" if any(fields.get(name) == "" for name in TEXT_NAMES) else None)
 
 
 def _seconds(value: object) -> float | None:
@@ -114,8 +119,6 @@ class JsonLines(Shard):
                     fields = json.loads(line)
                 except ValueError:
                     fields = None
-                if isinstance(fields, dict) and not _first(fields, TEXT_NAMES) and fields.get("text") == "":
-                    fields = {**fields, "text": " "}  # silence is a row, too
                 yield self._row(number, fields, self.place) if isinstance(fields, dict) else None
 
 
@@ -247,7 +250,7 @@ class Tar(Shard):
         try:
             if ".json" in parts:
                 fields = json.loads(parts[".json"])
-            text = _first(fields, TEXT_NAMES) if isinstance(fields, dict) else None
+            text = _text(fields) if isinstance(fields, dict) else None
             if text is None and ".txt" in parts:
                 text = parts[".txt"].decode("utf-8").strip()
         except ValueError:
