@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rechka.cli import common
-from rechka.errors import OutputError, UsageError
+from rechka.errors import DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rechka.evaluate.analyse import Comparison
     from rechka.evaluate.hear import Run
-    from rechka.evaluate.manifest import Record
-
-MANIFEST_SUFFIX = ".jsonl"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +28,8 @@ def evaluate(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL]... MANIFEST...",
-            help="Models (names, folders or cards; none: the default one), then manifests (.jsonl).",
+            metavar="[MODEL]... SOURCE...",
+            help="Models (names, folders or cards; none: the default one), then manifests (.jsonl) or other data.",
             show_default=False,
         ),
     ],
@@ -48,26 +45,31 @@ def evaluate(
 ) -> None:
     """Word and letter error rates with 95 % intervals; with several models a paired comparison.
 
-    A manifest has one JSON object a line: audio_filepath, text, and if known speaker and domain. Records with an empty
-    text are silence: words heard there are counted apart.
+    A manifest has one JSON object a line: audio_filepath, text, and if known speaker and domain. Tables, parquet, tar
+    archives, Kaldi folders, URLs and hf://owner/name?split=test are read as a stream. Records with an empty text are
+    silence: words heard there are counted apart.
     """
+    from rechka.data.sources import is_source
     from rechka.evaluate import analyse
     from rechka.evaluate.hear import hear
+    from rechka.evaluate.records import Records
 
-    manifests = [Path(argument) for argument in arguments if argument.endswith(MANIFEST_SUFFIX)]
-    models: list[str | None] = [name for name in arguments if not name.endswith(MANIFEST_SUFFIX)]
-    if not manifests:
+    sources = [argument for argument in arguments if is_source(argument)]
+    models: list[str | None] = [name for name in arguments if not is_source(name)]
+    if not sources:
         raise UsageError(
-            f"at least one manifest (a file that ends in {MANIFEST_SUFFIX}) is needed, got {' '.join(arguments)}",
+            f"at least one manifest (a file that ends in .jsonl) is needed, got {' '.join(arguments)}",
             remedy='write lines like {"audio_filepath": "a.wav", "text": "..."}',
         )
     if report is not None and not report.parent.is_dir():
         raise OutputError(f"the folder of {report} does not exist", remedy="make it, or write the report elsewhere")
-    records = _records(manifests)
+    records = Records(sources)
     runs: list[Run] = []
     for model in models or [None]:
         asr = common.load_asr(model, device, threads)
-        runs.append(hear(asr, records, live=live, progress=_progress(asr.name, len(records))))
+        runs.append(hear(asr, records, live=live, progress=_progress(asr.name, records.total)))
+        if not runs[-1].heard:
+            raise DataError(f"{', '.join(sources)}: no records", remedy="give data with recordings and texts")
     comparisons = [analyse.compare(a, b) for i, a in enumerate(runs) for b in runs[i + 1 :]]
     if as_json:
         value = {"runs": [analyse.summary(run) for run in runs], "comparisons": [_plain(item) for item in comparisons]}
@@ -77,38 +79,26 @@ def evaluate(
     if report is not None:
         from rechka.evaluate.report import write_report
 
-        title = ", ".join(manifest.stem for manifest in manifests)
+        title = ", ".join(Path(source.partition("?")[0]).stem for source in sources)
         try:
             write_report(report, runs, comparisons, title)
         except OSError as error:
             raise OutputError(f"cannot write {report}: {error.strerror}") from error
         common.say(f"report: {report}")
-    if any(item.error is not None for item in runs[0].heard):
+    if records.bad:
+        common.say(f"{records.bad} records could not be read and are not counted; see: rechka data check")
+    if records.bad or any(item.error is not None for item in runs[0].heard):
         raise typer.Exit(1)
 
 
-def _records(manifests: list[Path]) -> list[Record]:
-    from rechka.errors import DataError
-    from rechka.evaluate import manifest as reader
-
-    records = []
-    for path in manifests:
-        for record in reader.read(path, require_text=True):
-            if len(manifests) > 1 and "domain" not in record.extra:
-                record.extra["domain"] = path.stem  # several manifests are several domains
-            records.append(record)
-    if not records:
-        raise DataError(f"{manifests[0]} holds no records", remedy="give a manifest with recordings and texts")
-    return records
-
-
-def _progress(name: str, total: int) -> Callable[[int, float], None] | None:
+def _progress(name: str, total: int | None) -> Callable[[int, float], None] | None:
     if not sys.stderr.isatty():
         return None
 
     def show(done: int, seconds: float) -> None:
         end = "\n" if done == total else "\r"
-        print(f"{name}: {done} of {total} recordings, {seconds / 60:.1f} minutes", end=end, file=sys.stderr, flush=True)
+        of = "" if total is None else f" of {total}"
+        print(f"{name}: {done}{of} recordings, {seconds / 60:.1f} minutes", end=end, file=sys.stderr, flush=True)
 
     return show
 

@@ -6,10 +6,14 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rechka.errors import AudioNotFound, RechkaError, UsageError
+
+if TYPE_CHECKING:
+    from rechka.data.shards import Row
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -30,12 +34,14 @@ class Input:
         path: of the file, or None for stdin.
         base: the part of the path that names the output: the file's name, or its path inside the folder that was named.
         error: why there is no recording, if there is none.
+        row: the recording where it is no file of this machine: from an archive, a table, the network.
     """
 
     name: str
     path: Path | None
     base: Path
     error: RechkaError | None = None
+    row: Row | None = None
 
 
 def expand(arguments: Iterable[str]) -> list[Input]:
@@ -86,6 +92,49 @@ def _folder(folder: Path) -> Iterator[Input]:
     if empty and not failures:
         error = AudioNotFound(f"{folder} holds no audio files", remedy="name files whose suffix is unusual one by one")
         yield Input(str(folder), folder, Path(folder.name), error)
+
+
+def is_data(argument: str) -> bool:
+    """Whether an argument names recordings that are read as a stream: a URL, or a source of data with texts."""
+    from rechka.data.places import is_url
+    from rechka.data.sources import is_source
+
+    return is_url(argument) or is_source(argument)
+
+
+def streamed(arguments: Iterable[str]) -> Iterator[Input]:
+    """As ``expand`` where an argument names data or a URL: found one by one while they are recognised.
+
+    A recording that two arguments name comes twice. Bases are all different, so that no result replaces another.
+    """
+    taken: set[str] = set()
+    for argument in arguments:
+        for item in _rows(argument) if is_data(argument) else _expand(argument):
+            yield replace(item, base=_fresh(item.base, taken))
+
+
+def _rows(argument: str) -> Iterator[Input]:
+    from rechka.data.sources import recordings
+
+    for number, row in enumerate(recordings(argument), 1):
+        if isinstance(row, RechkaError):
+            yield Input(f"{argument}:{number}", None, Path(f"record{number:06d}"), row)
+            continue
+        whole = isinstance(row.audio, str) and row.start_s is None
+        name = str(row.audio) if whole else row.name
+        place = name.partition("?")[0].replace(":", "/").rpartition("/")[2]
+        base = Path(place) if whole else Path(f"{place}.flac" if not place.isdigit() else f"record{int(place):06d}")
+        yield Input(name, None, base, None, row)
+
+
+def _fresh(base: Path, taken: set[str]) -> Path:
+    """The base, or one with a number behind its stem, that nothing had before, whatever the letter case."""
+    found, number = base, 1
+    while str(found.with_suffix("")).casefold() in taken:
+        number += 1
+        found = base.with_name(f"{base.stem}-{number}{base.suffix}")
+    taken.add(str(found.with_suffix("")).casefold())
+    return found
 
 
 def output_paths(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:

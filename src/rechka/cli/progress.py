@@ -15,11 +15,11 @@ class Meter:
     """Counts audio and files, and shows them while it is entered as a context.
 
     Args:
-        num_files: in all.
+        num_files: in all; None if that is not known.
         visible: whether to show a bar.
     """
 
-    def __init__(self, num_files: int, *, visible: bool) -> None:
+    def __init__(self, num_files: int | None, *, visible: bool) -> None:
         self.num_files = num_files
         self.finished = 0
         self.done_s: dict[int, float] = {}
@@ -72,12 +72,15 @@ class Meter:
         if self._bar is not None:
             self._bar.start()
 
+    def _files(self) -> str:
+        return str(self.finished) if self.num_files is None else f"{self.finished} of {self.num_files}"
+
     def _draw(self) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
                 completed=sum(self._shares.values()),
-                files=f"{self.finished} of {self.num_files}",
+                files=self._files(),
                 speed=f"{self.speed:.1f} x real time",
             )
 
@@ -85,7 +88,10 @@ class Meter:
         self._began = time.monotonic()
         if self._bar is not None:
             self._task = self._bar.add_task(
-                "", total=max(1, self.num_files), files=f"0 of {self.num_files}", speed="listening"
+                "",
+                total=None if self.num_files is None else max(1, self.num_files),
+                files=self._files(),
+                speed="listening",
             )
             self._bar.start()
         return self

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,7 +19,6 @@ from rechka.errors import AudioNotFound, RechkaError, UsageError
 
 if TYPE_CHECKING:
     from rechka.audio.pcm import Encoding as RawEncoding
-    from rechka.recognizers import Asr
     from rechka.types import Transcript
 
 ONE_EACH = frozenset({"srt", "vtt", "tsv"})
@@ -53,7 +53,9 @@ def transcribe(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT", help="Audio files, folders, glob patterns, or - for stdin.", show_default=False
+            metavar="INPUT",
+            help="Audio files, folders, glob patterns, URLs, - for stdin, or data: jsonl, parquet, tar, hf://owner/name.",
+            show_default=False,
         ),
     ],
     model: common.ModelOption = None,
@@ -93,31 +95,26 @@ def transcribe(
     Results go to stdout in the order of the inputs, or into the folder --output, whose file names are then printed. An
     input that fails does not stop the others: exit code 1, or 3 if nothing that was named exists.
     """
-    job = Job(inputs.expand(arguments), None if format_ is None else format_.value, output, as_json)
+    data = any(map(inputs.is_data, arguments))
+    items = inputs.streamed(arguments) if data else inputs.expand(arguments)
+    job = Job(items, None if format_ is None else format_.value, output, as_json)
     words = common.hotwords(hotword)
-    failures = [item.error for item in job.items if item.error is not None]
-    if len(failures) == len(job.items):  # nothing to do: tell it without loading a model
-        results: Iterator[Transcript | RechkaError] = iter(())
-        code = job.run(results, Meter(len(job.items), visible=False))
+    errors = [item.error for item in items if item.error is not None] if isinstance(items, list) else []
+    if errors and len(errors) == job.total:  # nothing to do: tell it without loading a model
+        code = job.run(job.sources(lambda item: item.error), Meter(job.total, visible=False))
     else:
         asr = common.adjusted(common.load_asr(model, device, threads, refine=refine), language, settings)
-        with Meter(len(job.items), visible=sys.stderr.isatty()) as meter:
-            sources = _sources(job.items, None if encoding is None else encoding.value)
-            heard = _recognise(asr, job.items, sources, meter, channels=channels.value, hotwords=words)
-            results = _finished(heard, digits=digits, punctuate=punctuate)
-            code = job.run(results, meter)
+        raw: RawEncoding | None = None if encoding is None else encoding.value
+        with Meter(job.total, visible=sys.stderr.isatty()) as meter:
+            heard = asr.transcribe_many(
+                job.sources(lambda item: _source(item, raw)),
+                progress=meter.update,
+                channels=channels.value,
+                hotwords=words,
+            )
+            code = job.run(_finished(heard, digits=digits, punctuate=punctuate), meter)
     if code:
         raise typer.Exit(code)
-
-
-def _recognise(
-    asr: Asr, items: Sequence[inputs.Input], sources: Iterator[Any], meter: Meter, **options: Any
-) -> Iterator[Transcript | RechkaError]:
-    """The transcripts, or errors, of the items that exist, in order."""
-    there = [i for i, item in enumerate(items) if item.error is None]
-    return asr.transcribe_many(
-        sources, progress=lambda index, done, total: meter.update(there[index], done, total), **options
-    )
 
 
 def _finished(
@@ -130,17 +127,20 @@ def _finished(
         yield result if isinstance(result, RechkaError) else finish(result, digits=digits, punctuate=punctuate)
 
 
-def _sources(items: Sequence[inputs.Input], encoding: RawEncoding | None) -> Iterator[Any]:
-    """What to recognise for each item that exists, opened only when it is its turn if it needs opening here."""
+def _source(item: inputs.Input, encoding: RawEncoding | None) -> Any:
+    """What to recognise for an item, opened here only if it needs that; or the error that keeps it from being heard."""
     import rechka
+    from rechka.data.decode import source_of
 
-    for item in items:
-        if item.error is None:
-            source = _stdin() if item.path is None else item.path
-            try:
-                yield source if encoding is None else rechka.open_source(source, encoding=encoding, channels="split")
-            except RechkaError as error:
-                yield error
+    if item.error is not None:
+        return item.error
+    try:
+        source = source_of(item.row) if item.row is not None else item.path or _stdin()
+        return source if encoding is None else rechka.open_source(source, encoding=encoding, channels="split")
+    except UsageError:
+        raise
+    except RechkaError as error:
+        return error
 
 
 def _stdin() -> Any:
@@ -157,7 +157,7 @@ class Job:
         UsageError: options that do not go together.
     """
 
-    items: list[inputs.Input]
+    items: Iterable[inputs.Input]
     format: str | None
     output: Path | None
     as_json: bool
@@ -165,14 +165,19 @@ class Job:
     def __post_init__(self) -> None:
         from rechka.formats import FORMATS
 
-        several = len(self.items) > 1
+        self.total = len(self.items) if isinstance(self.items, list) else None
+        """How many inputs there are, if that is known."""
+        self.several = several = self.total is None or self.total > 1
+        self.waiting: deque[inputs.Input] = deque()
+        """Inputs that were given to the recogniser and are not delivered yet."""
         self.paths: list[Path] = []
         if self.output is not None:
             suffix = self.output.suffix[1:]
             if suffix in FORMATS and not self.output.is_dir():
                 remedy = f"for one file write: rechka transcribe INPUT --format {suffix} > {self.output}"
                 raise UsageError(f"--output names a folder, got {self.output}", remedy=remedy)
-            self.paths = inputs.output_paths(self.items, self.output, self.format or "txt")
+            if isinstance(self.items, list):
+                self.paths = inputs.output_paths(self.items, self.output, self.format or "txt")
         elif self.as_json and self.format:
             raise UsageError(
                 "--json prints JSON; --format says what --output writes", remedy="add --output or drop one"
@@ -180,19 +185,33 @@ class Job:
         elif several and self.format in ONE_EACH:
             raise UsageError(f"several inputs do not fit into one {self.format}", remedy="name a folder with --output")
 
-    def run(self, results: Iterator[Transcript | RechkaError], meter: Meter) -> int:
+    def sources(self, opened: Callable[[inputs.Input], Any]) -> Iterator[Any]:
+        """What ``opened`` makes of every input, when asked for; a little ahead where inputs are found on the way."""
+        if isinstance(self.items, list):
+            for item in self.items:
+                self.waiting.append(item)
+                yield opened(item)
+            return
+        from rechka.data.listen import ahead
+
+        for item, source in ahead(self.items, opened):
+            self.waiting.append(item)
+            yield source
+
+    def run(self, results: Iterable[Transcript | RechkaError], meter: Meter) -> int:
         """Deal with every input in order.
 
         Args:
-            results: of the inputs without an error, in order.
+            results: of what ``sources`` gave, in order.
             meter: shows how far we are.
 
         Returns:
             The exit code.
         """
         errors: list[RechkaError] = []
-        for index, item in enumerate(self.items):
-            result = item.error or next(results)
+        index = -1
+        for index, result in enumerate(results):
+            item = self.waiting.popleft()
             if isinstance(result, UsageError):  # the same for all inputs
                 raise result
             meter.finish(index)
@@ -201,18 +220,21 @@ class Job:
                     self._deliver(index, item, result, meter)
                     continue
                 except RechkaError as error:
-                    result = error
-            errors.append(result)
-            meter.say(common.error_line(result, item.name))
+                    failure: RechkaError = error
+            else:
+                failure = result
+            errors.append(failure)
+            meter.say(common.error_line(failure, item.name))
             if self.as_json:
-                meter.print(_json_line({"input": item.name, "error": result.to_dict()}))
-        if errors and len(self.items) > 1:
-            meter.say(f"rechka: {len(self.items) - len(errors)} of {len(self.items)} inputs done, {len(errors)} failed")
+                meter.print(_json_line({"input": item.name, "error": failure.to_dict()}))
+        total = index + 1
+        if errors and total > 1:
+            meter.say(f"rechka: {total - len(errors)} of {total} inputs done, {len(errors)} failed")
         elif meter.audio_s and sys.stderr.isatty():
             meter.say(f"{meter.audio_s:.1f} s of audio in {meter.wall_s:.1f} s, {meter.speed:.1f} x real time")
         if not errors:
             return 0
-        nothing_there = len(errors) == len(self.items) and all(isinstance(error, AudioNotFound) for error in errors)
+        nothing_there = len(errors) == total and all(isinstance(error, AudioNotFound) for error in errors)
         return 3 if nothing_there else 1
 
     def _deliver(self, index: int, item: inputs.Input, transcript: Transcript, meter: Meter) -> None:
@@ -222,19 +244,25 @@ class Job:
 
         if transcript.truncated:
             meter.say(f"rechka: warning: {item.name} breaks off before its end; the text until there is given")
-        if self.paths:
-            path = self._save(self.paths[index], transcript)
+        if self.output is not None:
+            path = self._save(self._path(index, item), transcript)
             meter.print(_json_line({"input": item.name, "output": str(path)}) if self.as_json else f"{path}\n")
             return
         if self.as_json:
             meter.print(_json_line({"input": item.name, "transcript": transcript.to_dict()}))
             return
-        heading = f"==> {item.name} <==\n" if len(self.items) > 1 and self.format in (None, "txt") else ""
+        heading = f"==> {item.name} <==\n" if self.several and self.format in (None, "txt") else ""
         if self.format is None:
             text = "".join(timed_line(segment) + "\n" for segment in transcript.segments)
         else:
             text = render(transcript, self.format, recording=item.base.stem)
         meter.print(heading + text)
+
+    def _path(self, index: int, item: inputs.Input) -> Path:
+        assert self.output is not None
+        if self.paths:
+            return self.paths[index]
+        return self.output / item.base.with_suffix(f".{self.format or 'txt'}")
 
     def _save(self, path: Path, transcript: Transcript) -> Path:
         from rechka.errors import OutputError

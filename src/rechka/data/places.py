@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
+import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from rechka.errors import DataError, MissingExtra
+from rechka.errors import DataError, MissingExtra, RechkaError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_BRACES = 100_000
+PIECE_BYTES = 1 << 16
+"""What is asked of a file elsewhere at once, unless more is wanted."""
 
 
 def is_url(place: str) -> bool:
@@ -31,6 +36,48 @@ def _filesystem(url: str) -> tuple[Any, str]:
         ) from error
 
 
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Filesystems raise whatever their libraries do: here it is an OSError, or an error of ours."""
+    try:
+        yield
+    except (OSError, RechkaError):
+        raise
+    except Exception as error:
+        raise OSError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+class _Remote(io.RawIOBase):
+    """A file of a filesystem of fsspec; errors of reading are OSErrors."""
+
+    def __init__(self, place: str, file: Any) -> None:
+        self._place, self._file = place, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readinto(self, buffer: Any) -> int:
+        with _told(self._place):
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with _told(self._place):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
 def open_binary(place: str) -> IO[bytes]:
     """Open a file for reading bytes.
 
@@ -41,8 +88,10 @@ def open_binary(place: str) -> IO[bytes]:
     try:
         if not is_url(place):
             return open(place, "rb")
-        system, path = _filesystem(place)
-        return cast("IO[bytes]", system.open(path, "rb"))
+        with _told(place):
+            system, path = _filesystem(place)
+            file = system.open(path, "rb")
+        return cast("IO[bytes]", io.BufferedReader(_Remote(place, file), PIECE_BYTES))
     except OSError as error:
         raise DataError(f"cannot read {place}: {error}", remedy="check the name and the rights") from error
 
@@ -65,7 +114,11 @@ def expand(place: str) -> list[str]:
         return [place]
     if is_url(place):
         system, path = _filesystem(place)
-        found = [system.unstrip_protocol(name) for name in system.glob(path)]
+        try:
+            with _told(place):
+                found = [system.unstrip_protocol(name) for name in system.glob(path)]
+        except OSError as error:
+            raise DataError(f"cannot list {place}: {error}", remedy="check the name and the network") from error
     else:
         found = glob.glob(place, recursive=True)
     if not found:

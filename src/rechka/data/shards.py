@@ -9,7 +9,6 @@ be URLs that fsspec reaches.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
@@ -263,9 +262,8 @@ class Tar(Shard):
 
 def _lines(file: IO[bytes], place: str) -> Iterator[bytes]:
     """Lines of bounded length, a byte order mark at the beginning dropped, blank ones left out."""
-    buffered = io.BufferedReader(file) if isinstance(file, io.RawIOBase) else file
     first = True
-    while line := buffered.readline(MAX_LINE_BYTES + 1):
+    while line := _line(file, place):
         if len(line) > MAX_LINE_BYTES:
             raise DataError(f"{place}: a line is longer than {MAX_LINE_BYTES} bytes; this is no manifest")
         if first:
@@ -274,10 +272,20 @@ def _lines(file: IO[bytes], place: str) -> Iterator[bytes]:
             yield line
 
 
+def _line(file: IO[bytes], place: str) -> bytes:
+    try:
+        return file.readline(MAX_LINE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read on in {place}: {error}") from error
+
+
 _BY_SUFFIX: dict[str, type[Shard]] = {
     ".jsonl": JsonLines, ".json": JsonLines, ".csv": Table, ".tsv": Table, ".parquet": Parquet, ".tar": Tar,
     ".tar.gz": Tar, ".tgz": Tar,
 }  # fmt: skip
+
+SUFFIXES = tuple(_BY_SUFFIX)
+"""Endings of names that are recognised."""
 
 
 def find_shards(sources: str | Path | Iterable[str | Path]) -> list[Shard]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rechka.data.listen import ahead
 from rechka.errors import RechkaError
 from rechka.evaluate.manifest import Record
 from rechka.evaluate.wer import Counts, pair_counts
@@ -140,7 +142,7 @@ class _Listened:
 
 def hear(
     asr: Asr,
-    records: Sequence[Record],
+    records: Iterable[Record],
     *,
     live: bool = False,
     progress: Callable[[int, float], None] | None = None,
@@ -149,7 +151,7 @@ def hear(
 
     Args:
         asr: the model.
-        records: what to recognise; a record without text is taken for silence.
+        records: what to recognise, read as far as needed; a record without text is taken for silence.
         live: stream each recording in packets of 100 ms with partials, as a call would come, and measure delays in
             seconds of audio; slower than files side by side.
         progress: called with the number of recordings and the seconds of audio done.
@@ -175,33 +177,51 @@ def judged(record: Record, text: str, **values: Any) -> Heard:
     return Heard(record, text, counts=pair_counts(reference, text), raw=raw, **values)
 
 
-def _files(asr: Asr, records: Sequence[Record]) -> Iterator[Heard]:
+def _fetched(records: Iterable[Record]) -> Iterator[tuple[Record, Any]]:
+    """Records with what is to be opened for each; fetched ahead where that takes time, and forgotten afterwards."""
+
+    def fetch(record: Record) -> Any:
+        return record.audio if record.source is None else record.source()
+
+    for record, made in ahead(records, fetch):
+        yield replace(record, source=None), made
+
+
+def _opened(fetched: Any, asr: Asr) -> AudioSource:
     from rechka.audio import open_source
 
-    loudness = [Loudness() for _ in records]
+    if isinstance(fetched, RechkaError):
+        raise fetched
+    source: AudioSource = open_source(fetched, sample_rate=asr.spec.sample_rate)
+    return source
 
-    def source(record: Record, meter: Loudness) -> Any:
-        try:
-            return _Listened(open_source(record.audio, sample_rate=asr.spec.sample_rate), meter)
-        except RechkaError:
-            return record.audio  # the recogniser meets the same error and reports it in its place
 
-    results = asr.transcribe_many(map(source, records, loudness))
-    for record, meter, result in zip(records, loudness, results, strict=True):
+def _files(asr: Asr, records: Iterable[Record]) -> Iterator[Heard]:
+    waiting: deque[tuple[Record, Loudness]] = deque()
+
+    def sources() -> Iterator[Any]:
+        for record, fetched in _fetched(records):
+            waiting.append((record, Loudness()))
+            try:
+                yield _Listened(_opened(fetched, asr), waiting[-1][1])
+            except RechkaError as error:
+                yield error  # the recogniser gives it back in its place
+
+    for result in asr.transcribe_many(sources()):
+        record, meter = waiting.popleft()
         if isinstance(result, RechkaError):
             yield judged(record, "", error=result, seconds=0.0)
         else:
             yield judged(record, result.text, words=result.words, seconds=result.duration, snr_db=meter.snr_db)
 
 
-def _live(asr: Asr, records: Sequence[Record]) -> Iterator[Heard]:
-    from rechka.audio import open_source
+def _live(asr: Asr, records: Iterable[Record]) -> Iterator[Heard]:
     from rechka.evaluate.latency import run_live
 
-    for record in records:
+    for record, fetched in _fetched(records):
         meter = Loudness()
         try:
-            source = _Listened(open_source(record.audio, sample_rate=asr.spec.sample_rate), meter)
+            source = _Listened(_opened(fetched, asr), meter)
             words, delays, seconds = run_live(asr, source)
         except RechkaError as error:
             yield judged(record, "", error=error, seconds=0.0)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Record:
     duration: float | None = None
     speaker: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    source: Callable[[], Any] | None = field(default=None, compare=False, repr=False)
+    """Gives the recording where ``audio`` is only its name: from an archive, a table, the network."""
 
 
 def read(path: str | Path, *, require_text: bool = False) -> Iterator[Record]:

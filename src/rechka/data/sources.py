@@ -1,0 +1,41 @@
+"""What a user may name where recordings are wanted: data sources beside files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rechka.data import places
+from rechka.data.shards import SUFFIXES, Row, find_shards
+from rechka.errors import DataError, RechkaError
+
+
+def is_source(place: str) -> bool:
+    """Whether a name means recordings with texts: by its ending, ``hf://``, or a Kaldi folder."""
+    if place.startswith("hf://"):
+        return True
+    if not places.is_url(place) and (Path(place) / "wav.scp").is_file():
+        return True
+    return place.lower().endswith(SUFFIXES)
+
+
+def recordings(source: str) -> Iterator[Row | RechkaError]:
+    """The rows that a source names: of data, or one for every file of a URL, which may be a pattern.
+
+    Rows that cannot be read, and a source that breaks off, are errors in their place.
+    """
+    try:
+        shards = find_shards(source) if is_source(source) else []
+        files = [] if shards else places.expand(source)
+    except DataError as error:
+        yield error
+        return
+    for place in files:
+        yield Row(0, 0, "", place, name=place)
+    for shard in shards:
+        number = 0
+        try:
+            for number, row in enumerate(shard.rows(), 1):
+                yield DataError(f"{shard.place}:{number}: no text, or no recording") if row is None else row
+        except DataError as error:
+            yield DataError(f"{error.message}; broken off after record {number}", remedy=error.remedy)
