@@ -98,6 +98,23 @@ def test_without_a_draft_whisper_decodes_under_guard() -> None:
     assert reader.read([clock(3.0)])[0].text == TEXT
 
 
+def test_a_text_that_meets_the_limit_of_tokens_is_divided_as_ever() -> None:
+    def script(ask: Ask) -> Generated:
+        found = says("раз два" if ask.seconds > 8 else ("раз" if ask.start < 1 else "два"))
+        return Generated(found.tokens, found.logprob, 0.0, truncated=ask.seconds > 8)
+
+    reader, _ = make(TEXT, script, doubtful=["речка"])
+    assert reader.read([clock(10.0)])[0].text == "раз два"
+
+
+def test_a_draft_longer_than_whisper_can_write_is_not_taken_for_verified() -> None:
+    long = " ".join(f"слово{i}" for i in range(300))
+    reader, kernel = make(long, lambda ask: says(TEXT))
+    [found] = reader.verify([clock(20.0)])
+    assert (found.segment.text, found.kept) == (TEXT, 0)
+    assert all(len(text) <= 224 for call in kernel.aligned for text in call)
+
+
 def test_phrases_share_calls_and_keep_their_order() -> None:
     reader, kernel = make(TEXT, lambda ask: says("да"), doubtful=["речка"])
     found = reader.read([clock(1.0), np.zeros(0, np.float32), clock(2.0), clock(31.0)])

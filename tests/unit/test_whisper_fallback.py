@@ -83,6 +83,18 @@ def test_beam_search_at_zero_samples_above() -> None:
     assert (second.temperature, second.best_of) == (0.2, 3)
 
 
+@pytest.mark.parametrize("listed", [(-1,), (), (7, 9)])
+def test_special_tokens_are_never_written_whatever_the_list(listed: tuple[int, ...]) -> None:
+    """Fine-tuned models often come with an empty list; then nothing else would forbid a second start."""
+    _, kernel = run(by_temperature(said(GOOD)), suppress=listed)
+    special = CODEC.special
+    told = kernel.calls[0][0].search.suppress
+    assert set(told) == {
+        *listed, special.start, special.previous, special.transcribe, special.translate, special.no_speech
+    }  # fmt: skip
+    assert not {special.end, special.no_stamps, special.first_stamp} & set(told)
+
+
 def test_fluent_russian_is_not_decoded_again() -> None:
     prose = (
         "утром когда над рекой ещё стоял туман мы вышли из дома и отправились к старой мельнице дорога шла через поле "

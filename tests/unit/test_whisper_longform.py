@@ -263,6 +263,27 @@ def test_a_loop_that_fills_a_window_is_not_divided() -> None:
     assert "loop" in segment.labels["doubts"]
 
 
+@pytest.mark.parametrize("mode", ["packed", "chunked"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_stamps_in_windows_that_none_follows_lose_nothing(mode: str, batch: int) -> None:
+    """What lies behind the last pair is read on within the window, and text without an end is kept."""
+
+    def script(ask: Ask) -> Generated:
+        times, loud = told(ask.audio)
+        middles = [i for i in np.flatnonzero(loud) if i and times[i] == int(times[i]) + 0.5 and times[i - 1] < times[i]]
+        parts: list[str | float] = []
+        for i in middles[:10]:
+            parts += [max(0.0, i * 0.02 - 0.3), f"ч{int(times[i])}", i * 0.02 + 0.3]
+        if len(middles) <= 10:
+            return stamped(*parts[:-1])  # the last one has no end
+        return stamped(*parts, parts[-1], truncated=len(middles) > 20)
+
+    recognizer, kernel = make(script, mode=mode, stamps=True, look_again=False, batch_size=batch, places=at_their_time)
+    events, _ = run(recognizer, clock(50.0))
+    assert text(events) == numbers(0, 50)
+    assert all(len(call) <= batch for call in kernel.calls)
+
+
 # packed
 
 
@@ -676,6 +697,14 @@ def test_phrases_cut_by_others_are_read() -> None:
     long = phrases((2.0, 60.0), size=62.0)
     found = reader.read([clock(3.0), clock(2.0, start=7.0), np.zeros(0, np.float32), long], hotwords={"речка": 1.0})
     assert [segment.text for segment in found] == [numbers(0, 3), numbers(7, 9), "", numbers(2, 60)]
+
+
+def test_phrases_cut_by_others_tell_what_was_dropped() -> None:
+    recognizer, _ = make(lambda ask: says("Продолжение следует", no_speech=0.8))
+    [segment] = recognizer.read([clock(3.0)])
+    assert segment.text == ""
+    [dropped] = segment.labels["dropped"]
+    assert (dropped["text"], dropped["signs"]) == ("Продолжение следует", ["credits", "model says no speech"])
 
 
 def test_hotwords_are_part_of_every_prompt_the_strongest_first() -> None:

@@ -92,6 +92,12 @@ def test_the_last_window_keeps_all_text() -> None:
     assert found.advance == 300
 
 
+def test_what_lies_behind_a_last_pair_remains_to_be_read_even_if_nothing_follows() -> None:
+    found = read(T(0.0, "раз", 2.0, 2.0), SPECIAL, size=300, final=True)
+    assert texts(found.pieces) == [(0.0, 2.0, "раз")]
+    assert (found.advance, found.complete) == (100, True)
+
+
 def test_stamps_beyond_the_audio_and_in_the_wrong_order_are_repaired() -> None:
     found = read(T(0.0, "раз", 9.0, 9.0, "два", 3.0, 3.0), SPECIAL, size=250)
     assert texts(found.pieces) == [(0.0, 5.0, "раз"), (5.0, 5.0, "два")]

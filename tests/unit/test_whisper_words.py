@@ -79,6 +79,20 @@ def test_hotwords_stand_first_and_leave_half_of_the_room() -> None:
     assert before(CODEC, hotwords=["слово " * 200]) == ()  # one that does not fit is left out whole
 
 
+def test_thousands_of_hotwords_cost_no_more_than_those_that_can_fit() -> None:
+    class Counting(WordCodec):
+        encoded = 0
+
+        def encode(self, text: str) -> list[int]:
+            self.encoded += len(text)
+            return super().encode(text)
+
+    codec = Counting()
+    words = [f"имя{i}" for i in range(20000)]
+    assert len(before(codec, hotwords=words)) == MAX_HOTWORDS
+    assert codec.encoded < 12 * MAX_HOTWORDS
+
+
 # languages
 
 
@@ -180,6 +194,14 @@ def test_words_beside_the_end_of_a_sentence_are_not_longer_than_twice_the_median
     assert (found[7].start, found[7].end) == (pytest.approx(8.2), 9.0)
     middle = shortened([*usual, Word("долго", 2.4, 6.0), *usual[:1]])
     assert middle[6].end == 6.0  # inside a sentence it may be drawled
+
+
+def test_the_first_word_loses_the_silence_before_it_not_its_end() -> None:
+    """The path through the attention begins at the first token whatever comes before the word."""
+    found = shortened([Word("Да.", 0.0, 5.0), *(Word("и", 5.0 + i * 0.4, 5.4 + i * 0.4) for i in range(4))])
+    assert (found[0].start, found[0].end) == (pytest.approx(4.2), 5.0)
+    [alone] = shortened([Word("Да.", 0.0, 5.0)])
+    assert (alone.start, alone.end) == (pytest.approx(5.0 - 1.4), 5.0)
 
 
 def test_the_median_is_taken_to_be_at_most_seven_tenths() -> None:

@@ -95,8 +95,12 @@ class DraftReader:
     def _verify(self, phrases: Sequence[F32], drafts: Sequence[Segment]) -> list[Verified]:
         kernel, codec, options = self.whisper.model.kernel, self.whisper.model.codec, self.whisper.options
         head = self.whisper.reader.head(options.language)
-        texts = [codec.encode(f" {draft.text}")[: options.max_new] if draft.text.strip() else [] for draft in drafts]
-        short = [i for i, audio in enumerate(phrases) if RATE // 50 <= len(audio) <= 30 * RATE]
+        texts = [codec.encode(f" {draft.text}") if draft.text.strip() else [] for draft in drafts]
+        # What does not fit into a window, or into its tokens, is divided by the recogniser itself.
+        short = [
+            i for i, audio in enumerate(phrases)
+            if RATE // 50 <= len(audio) <= 30 * RATE and len(texts[i]) <= options.max_new
+        ]  # fmt: skip
         encoded = dict(zip(short, kernel.encode([phrases[i] for i in short]) if short else [], strict=True))
         asked = [i for i in short if texts[i]]
         pieces: dict[int, list[Word]] = {}
@@ -121,9 +125,9 @@ class DraftReader:
         attempts = dict(zip(open_, decode(kernel, codec, tasks, options), strict=True))
         return [
             self._decoded(phrases[i], encoded[i], attempts[i], drafts[i], believed[i])
-            if i in attempts
+            if i in attempts and not attempts[i].truncated
             else self._kept(phrases[i], drafts[i], texts[i], pieces.get(i, []))
-            if i in encoded
+            if i in encoded and i not in attempts
             else Verified(self.whisper.read([phrases[i]])[0], 0, 0)
             for i in range(len(phrases))
         ]

@@ -27,8 +27,9 @@ from rechka.recognizers.asr import Asr
 from rechka.recognizers.phrase_walk import Geometry
 from rechka.recognizers.phrased import PHRASED
 from rechka.recognizers.stream import Stream
-from rechka.recognizers.whisper_modes import WINDOW, Chunked, Mode, Sequential, Setting
-from rechka.recognizers.whisper_packed import live, packed
+from rechka.recognizers.whisper_live import live
+from rechka.recognizers.whisper_modes import WINDOW, Chunked, Mode, Sequential, Setting, reported
+from rechka.recognizers.whisper_packed import packed
 from rechka.recognizers.whisper_window import RATE, Read, Window, WindowReader
 from rechka.segmentation import FrameOptions, Segmenter
 from rechka.segmentation.vad import EnergyVad, Vad
@@ -244,6 +245,8 @@ class WhisperRecognizer:
     def _whole(self, read: Read, duration: float) -> Segment:
         words = tuple(word for line in read.lines for word in line.words)
         labels = read.lines[0].labels() if read.lines else {}
+        if read.dropped:
+            labels["dropped"] = reported([(line.start, line.end, line.text, line.signs) for line in read.dropped])
         text = " ".join(line.text for line in read.lines)
         return self._calibrated(Segment(text, 0.0, duration, words, labels=labels))
 

@@ -29,6 +29,15 @@ Clock: TypeAlias = Callable[[float, float], tuple[float, float]]
 """From a start and an end in seconds of a window to those of the stream."""
 
 
+Dropped: TypeAlias = tuple[float, float, str, tuple[str, ...]]
+"""Start, end, text and signs of a line that was not believed."""
+
+
+def reported(dropped: Sequence[Dropped]) -> list[dict[str, Any]]:
+    """For ``Segment.labels``."""
+    return [{"start": round(a, 3), "end": round(b, 3), "text": text, "signs": list(s)} for a, b, text, s in dropped]
+
+
 def shifted(by: float) -> Clock:
     """The clock of a window that is a piece of the stream as it is."""
     return lambda start, end: (start + by, end + by)
@@ -118,7 +127,7 @@ class Mode:
     audio: Track = field(default_factory=Track)
     speech: Track = field(default_factory=Track)
     last: bool = False
-    dropped: tuple[tuple[float, float, str, tuple[str, ...]], ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     voted: Mapping[tuple[int, int], Window] = field(default_factory=dict)
 
     def fork(self) -> Any:
@@ -166,10 +175,7 @@ class Mode:
         if self.setting.options.follow_language and line.language != self.language:
             labels["language"] = line.language
         if self.dropped:
-            labels["dropped"] = [
-                {"start": round(a, 3), "end": round(b, 3), "text": said, "signs": list(signs)}
-                for a, b, said, signs in self.dropped
-            ]
+            labels["dropped"] = reported(self.dropped)
             self.dropped = ()
         return Final(Segment(text, start, end, tuple(words), self.setting.speaker, self.setting.channel, labels))
 
@@ -203,7 +209,7 @@ class Sequential(Mode):
         rest = self.audio.end - self.seek
         if rest < (SHORTEST if self.last else WINDOW):
             return []
-        window = self.window(self.seek, self.seek + min(rest, WINDOW))
+        window = self.window(self.seek, self.seek + min(rest, WINDOW), follows=True)
         if not self.begun:
             self.begun, self.previous = True, self.setting.opening
         window.previous = self.previous if self.setting.options.use_previous else self.setting.opening

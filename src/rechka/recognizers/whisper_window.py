@@ -35,6 +35,8 @@ POSITION = 320
 """Samples of a position, 20 ms."""
 HOP = 160
 LOUD_S = 0.5
+REST_S = 0.5
+"""Audio of a window behind its last stamp that is not worth another look."""
 MARGIN_S = 0.2
 """Text that begins so long after the last speech is after it."""
 
@@ -55,6 +57,7 @@ class Window:
         doubtful: the detector says that nobody speaks here; only text without any sign against it is taken.
         once: greedy and without retries, for text that is replaced soon.
         words: times of words are needed whatever the options say.
+        follows: the next window begins where the stamps of this one say; else all of it is read here.
         encoded: by the kernel, when that has been done.
     """
 
@@ -69,6 +72,7 @@ class Window:
     doubtful: bool = False
     once: bool = False
     words: bool = False
+    follows: bool = False
     encoded: Any = None
 
     @property
@@ -135,6 +139,7 @@ class _Part:
     attempt: Attempt | None = None
     pieces: tuple[stamps.Piece, ...] = ()
     advance: int = 0
+    replaced: bool = False
     words: list[list[Word]] = field(default_factory=list)
 
 
@@ -197,9 +202,8 @@ class WindowReader:
             attempts = decode(self.kernel, self.codec, tasks, self.options)
             for part, attempt in zip(waiting, attempts, strict=True):
                 part.attempt = attempt
-                parts = self._divided(part, windows[part.owner])
-                divided += parts
-                done += [] if parts else [part]
+                divided += self._divided(part, windows[part.owner])
+                done += [] if part.replaced else [part]
             waiting = divided
         for window in windows:
             window.encoded = None
@@ -220,33 +224,50 @@ class WindowReader:
         )
 
     def _divided(self, part: _Part, window: Window) -> list[_Part]:
-        """The halves of a part whose text was cut off by the limit of tokens; else its pieces are read."""
+        """What is still to be read of a part: that behind its last pair of stamps, or both halves of a dense one.
+
+        Its pieces are read here, unless it is divided into halves, which are decoded anew.
+        """
         attempt = part.attempt
         assert attempt is not None
-        size = max(1, len(part.audio) // POSITION)
+        part.advance = len(part.audio)
         if attempt.silent:
-            part.advance = len(part.audio)
             return []
         if window.stamps:
-            reading = stamps.read(
-                attempt.tokens, self.codec.special, size=size, final=not part.last, truncated=attempt.truncated
-            )
-            part.pieces = reading.pieces
-            part.advance = reading.advance * POSITION if reading.complete and part.last else len(part.audio)
-            goes_on = reading.complete and part.last
+            if self._stamped(part, attempt, follows=window.follows and part.last):
+                return [] if window.follows and part.last else self._rest(part)
         else:
             text = tuple(token for token in attempt.tokens if self.codec.special.is_text(token))
-            part.pieces, part.advance, goes_on = (stamps.Piece(0, size, text),) if text else (), len(part.audio), False
+            part.pieces = (stamps.Piece(0, max(1, len(part.audio) // POSITION), text),) if text else ()
         looped = {"loop", "compression"} & set(attempt.reasons)  # a loop would fill any half too
-        if not attempt.truncated or goes_on or looped or window.once:
+        if not attempt.truncated or looped or window.once:
             return []
         cut = middle_pause(part.audio, RATE)
         if cut is None:
             return []
+        part.replaced = True
         return [
             _Part(part.owner, part.offset, part.audio[:cut], False),
             _Part(part.owner, part.offset + cut, part.audio[cut:], part.last),
         ]
+
+    def _stamped(self, part: _Part, attempt: Attempt, *, follows: bool) -> bool:
+        """Pieces of a part by its stamps; True if a pair of them says where to go on."""
+        reading = stamps.read(
+            attempt.tokens, self.codec.special, size=max(1, len(part.audio) // POSITION),
+            final=not follows and not attempt.truncated, truncated=attempt.truncated,
+        )  # fmt: skip
+        part.pieces = reading.pieces
+        if reading.complete:
+            part.advance = min(reading.advance * POSITION, len(part.audio))
+        return reading.complete
+
+    @staticmethod
+    def _rest(part: _Part) -> list[_Part]:
+        """What lies behind the last pair of stamps, in windows that no other one follows."""
+        if len(part.audio) - part.advance < REST_S * RATE:
+            return []
+        return [_Part(part.owner, part.offset + part.advance, part.audio[part.advance :], part.last)]
 
     def _align(self, parts: Sequence[_Part], windows: Sequence[Window]) -> None:
         """Word times of all parts that have text and want them."""

@@ -160,7 +160,7 @@ def decode(kernel: Kernel, codec: Codec, tasks: Sequence[Task], options: Whisper
     jobs = [_Job(task, options) for task in tasks]
     while waiting := [job for job in jobs if not job.over]:
         for members in _calls(waiting, options.batch_size):
-            search = _search(options, members[0])
+            search = _search(options, members[0], codec.special.unwritten)
             prompts = [job.prompt.tokens(codec.special) for job in members]
             found = kernel.generate([job.task.encoded for job in members], prompts, search)
             for job, one in zip(members, found, strict=True):
@@ -178,7 +178,7 @@ def _calls(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
             yield group[first : first + size]
 
 
-def _search(options: WhisperOptions, job: _Job) -> Search:
+def _search(options: WhisperOptions, job: _Job, unwritten: tuple[int, ...]) -> Search:
     return Search(
         temperature=job.temperature,
         beam_size=1 if job.task.once else options.beam_size,
@@ -188,5 +188,5 @@ def _search(options: WhisperOptions, job: _Job) -> Search:
         repetition_penalty=options.repetition_penalty,
         no_repeat_ngram=options.no_repeat_ngram,
         max_new=options.max_new,
-        suppress=options.suppress,
+        suppress=(*options.suppress, *unwritten),
     )

@@ -122,6 +122,11 @@ class Special:
     first_stamp: int
     num_stamps: int = 1501
 
+    @property
+    def unwritten(self) -> tuple[int, ...]:
+        """What no text may contain, whatever list a model or a user brings; the kernel sees to the other rules."""
+        return (self.start, self.transcribe, self.translate, self.previous, self.no_speech)
+
     def is_text(self, token: int) -> bool:
         """True for tokens that are written out."""
         return 0 <= token < self.end

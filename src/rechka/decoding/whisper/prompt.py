@@ -98,7 +98,7 @@ def before(codec: Codec, *, hotwords: Sequence[str] = (), previous: Sequence[int
         previous: text tokens before the window, the newest last.
     """
     hot: list[int] = []
-    for count in range(len(hotwords), 0, -1):
+    for count in range(min(len(hotwords), MAX_HOTWORDS), 0, -1):  # each takes a token at least
         tokens = codec.encode(" " + ", ".join(hotwords[:count]))
         if len(tokens) <= MAX_HOTWORDS:
             hot = tokens

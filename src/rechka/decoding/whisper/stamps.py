@@ -80,7 +80,8 @@ def read(
         tokens: as generated, stamps included.
         special: ids.
         size: positions of the window that hold audio, at least 1.
-        final: nothing follows that could read the rest again: all text is kept.
+        final: nothing follows that could read the rest again: all text is kept. Audio behind a last pair without text
+            after it remains to be read all the same.
         truncated: the limit of tokens ended the text, so a single stamp at its end does not mean that nothing follows.
     """
     known = [token for token in tokens if special.is_text(token) or special.is_stamp(token)]
@@ -92,7 +93,7 @@ def read(
     rest = known[cuts[-1] :]
     slices = [known[first:last] for first, last in zip([0, *cuts[:-1]], cuts, strict=True)]
     over = single and not truncated
-    if over or final:
+    if over or (final and any(special.is_text(token) for token in rest)):
         pieces = _pieces([*slices, rest], special, size, closed=single)
         return Reading(tuple(pieces), size, over)
     pieces = _pieces(slices, special, size, closed=True)

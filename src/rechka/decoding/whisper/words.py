@@ -107,14 +107,17 @@ def confidence(probs: Sequence[float]) -> float:
 
 
 def shortened(words: Sequence[Word]) -> list[Word]:
-    """Words at the ends of sentences cut to twice the median length where a pause made them longer."""
+    """Words at the ends of sentences cut to twice the median length where a pause made them longer.
+
+    The path through the attention begins at the first token, so the first word takes the silence before it.
+    """
     lengths = [word.end - word.start for word in words if word.end > word.start]
     limit = 2.0 * min(statistics.median(lengths), TYPICAL_MAX_S) if lengths else 0.0
     found = list(words)
     for i, word in enumerate(words):
         if word.end - word.start <= limit or not limit:
             continue
-        if word.text[-1:] in SENTENCE_END or i + 1 == len(words):
+        if i > 0 and (word.text[-1:] in SENTENCE_END or i + 1 == len(words)):
             found[i] = replace(word, end=word.start + limit)
         elif i == 0 or words[i - 1].text[-1:] in SENTENCE_END:
             found[i] = replace(word, start=word.end - limit)
