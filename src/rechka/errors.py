@@ -15,7 +15,8 @@
     │   ├── BadModelFile           model.bad_file        weights or a graph that do not fit their family (ValueError)
     │   ├── ChecksumMismatch       model.checksum        a file differs from its card (ValueError)
     │   ├── IncompatibleParts      model.parts           model, segmenter or decoder do not fit (ValueError)
-    │   └── BadLanguageModel       model.bad_lm          an n-gram file that cannot be read (ValueError)
+    │   ├── BadLanguageModel       model.bad_lm          an n-gram file that cannot be read (ValueError)
+    │   └── RemoteFailed           model.remote          (ConnectionError) an inference server does not answer or refuses
     ├── HubError                   hub.*                 (OSError) a download did not succeed
     │   ├── Offline                hub.offline           the network is switched off by a setting
     │   ├── HubUnreachable         hub.unreachable       no connection, a time-out, or a 5xx that stayed
@@ -37,6 +38,10 @@
     │   ├── IdleTimeout            service.idle          nothing came for too long
     │   ├── BadRequest             service.bad_request   a message or a parameter that cannot be used
     │   ├── NoSuchThing            service.not_found     an address, model or job that does not exist
+    │   ├── Conflict               service.conflict      not in this state, or a key of a request used for another
+    │   ├── FetchFailed            service.fetch         an address that was to be fetched gives nothing
+    │   ├── StorageBusy            service.storage_busy  the server's database cannot be used now
+    │   ├── StorageFull            service.storage_full  the server has no room for what it was to keep
     │   └── StreamFailed           service.failed        a fault inside rechka ended this stream only
     ├── WorkerLost                 worker_lost           (RuntimeError) processes end before they did anything
     ├── StreamFull                 stream.full           (RuntimeError) more audio than the inbox has room for
@@ -161,6 +166,12 @@ class BadLanguageModel(ModelError, ValueError):
     """An n-gram file that cannot be read."""
 
     code = "model.bad_lm"
+
+
+class RemoteFailed(ModelError, ConnectionError):
+    """An inference server does not answer, or refuses what a model asks of it."""
+
+    code = "model.remote"
 
 
 class HubError(RechkaError, OSError):
@@ -339,6 +350,38 @@ class NoSuchThing(ServiceError):
     code = "service.not_found"
     status = 404
     close_code = 1008
+
+
+class Conflict(ServiceError):
+    """What was asked for does not fit the state of things, or an idempotency key came with another request."""
+
+    code = "service.conflict"
+    status = 409
+    close_code = 1008
+
+
+class FetchFailed(ServiceError):
+    """An address that the server was to fetch gives nothing: no connection, an error status, too slow, too large."""
+
+    code = "service.fetch"
+    status = 502
+    close_code = 1011
+
+
+class StorageBusy(ServiceError):
+    """The database of jobs and history is locked, or cannot be reached, now."""
+
+    code = "service.storage_busy"
+    status = 503
+    close_code = 1013
+
+
+class StorageFull(ServiceError):
+    """No room on the server's disk, or no more than its settings allow."""
+
+    code = "service.storage_full"
+    status = 507
+    close_code = 1013
 
 
 class StreamFailed(ServiceError):

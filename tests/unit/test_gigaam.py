@@ -11,6 +11,7 @@ import pytest
 
 import rechka
 from rechka.backends.onnx_file import summarise
+from rechka.backends.ort import OrtBackend
 from rechka.cli.main import main
 from rechka.decoding import TransducerGreedy
 from rechka.errors import AudioTooLong, BadCard, BadModelFile, BadSamples, IncompatibleParts, ModelNotFound, UsageError
@@ -223,7 +224,7 @@ def test_names_of_exports_do_not_change_the_numbers(tmp_path):
     for kind in ("new", "old", "sherpa"):
         predictor(tmp_path / "p.onnx", kind=kind)
         joiner(tmp_path / "j.onnx", kind=kind, normalised=kind != "sherpa")
-        backends = [gigaam.OrtBackend(tmp_path / name, threads=1) for name in ("p.onnx", "j.onnx")]
+        backends = [OrtBackend(tmp_path / name, threads=1) for name in ("p.onnx", "j.onnx")]
         transducer = gigaam.LstmTransducer(*backends, gigaam.LETTERS, 3)
         predicted, states = transducer.initial(3)
         predicted, states = transducer.predict(np.array([1, 2, 3]), states)
@@ -238,7 +239,7 @@ def test_names_of_exports_do_not_change_the_numbers(tmp_path):
 @pytest.mark.parametrize(("leak", "batch", "mix"), [(False, "B", "any"), (True, "B", "equal"), (True, 1, "alone")])
 def test_streams_share_a_run_only_where_it_changes_nothing(tmp_path, leak, batch, mix):
     encoder(tmp_path / "g.onnx", head="ctc", leak=leak, batch=batch)
-    graph = gigaam.EncoderGraph(gigaam.OrtBackend(tmp_path / "g.onnx", threads=1), "ctc")
+    graph = gigaam.EncoderGraph(OrtBackend(tmp_path / "g.onnx", threads=1), "ctc")
     assert graph.mix == mix
 
 

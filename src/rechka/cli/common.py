@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -20,11 +20,25 @@ DEFAULT_BOOST = 5.0
 """Of a hotword without a boost, natural-log units for the whole entry."""
 
 
-class Device(str, Enum):
-    """Where the model runs."""
+class Device(str):
+    """Where the model runs: ``cpu``, ``cuda``, or an inference server."""
 
-    CPU = "cpu"
-    CUDA = "cuda"
+    CPU: ClassVar[Device]
+
+    @property
+    def value(self) -> str:
+        """As ``rechka.load`` takes it."""
+        return str(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Device:
+        """What the option says."""
+        if text not in ("cpu", "cuda") and not text.startswith("triton://"):
+            raise typer.BadParameter(f"must be cpu, cuda or triton://HOST:PORT, got {text!r}")
+        return cls(text)
+
+
+Device.CPU = Device("cpu")
 
 
 class Channels(str, Enum):
@@ -80,7 +94,12 @@ SetOption = Annotated[
         show_default=False,
     ),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        "--device", metavar="DEVICE", parser=Device.parse, help="Where the model runs: cpu, cuda or triton://HOST:PORT."
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, metavar="N", help="Threads of the model. Default: as many as there are cores."),

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from rechka.backends import REMOTE
 from rechka.errors import ChecksumMismatch, ModelNotFound
 from rechka.hub.card import FAMILIES
 from rechka.hub.registry import EMBEDDED, PREFERRED, Entry, find
@@ -33,7 +34,8 @@ def load(
             else the embedded model; ``asr.note`` then says so in a sentence for the user.
         refine: a second model, named in the same ways, that reads every phrase again when it is closed; where it knows
             better a ``Refined`` event follows, and transcripts hold its text.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, or ``"triton://HOST:PORT"`` for a server that has the model under the card's name
+            (``rechka export``); its files must be on disk here, too.
         threads: threads of one model step; None lets the backend choose.
         decoder: of ``model``, instead of the card's settings, which by default are beam search where there is a
             language model on disk or hotwords are given, and greedy search elsewhere.
@@ -84,6 +86,8 @@ def put_together(
     from rechka.recognizers.whisper import WhisperAsr, WhisperRecognizer
 
     card, files = entry.card, entry.on_disk()
+    if device.startswith(REMOTE) and "/" not in device[len(REMOTE) :].rstrip("/"):
+        device = f"{device.rstrip('/')}/{card.name}"
     _check_sizes(entry)
     acoustic = cast(
         "AcousticModel",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rechka.backends.ort import OrtBackend
+from rechka.backends import open_backend
 from rechka.errors import BadCard, BadModelFile
 from rechka.features import bands
 from rechka.protocols import Backend
@@ -110,4 +110,4 @@ def load(
         lag = round(float(params.get("lag_ms", 0)) * bands.SAMPLE_RATE / 1000)
     except (KeyError, TypeError, ValueError) as error:
         raise BadCard(f"family conformer needs numbers chunk_ms and lag_ms in [params], got {dict(params)}") from error
-    return ConformerModel(OrtBackend(files["model"], device=device, threads=threads), chunk=chunk, lag=lag)
+    return ConformerModel(open_backend(files, device=device, threads=threads), chunk=chunk, lag=lag)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from rechka.backends import open_backend
 from rechka.backends.onnx_file import summarise
-from rechka.backends.ort import OrtBackend
 from rechka.errors import AudioTooLong, BadCard, BadModelFile, BadSamples, IncompatibleParts
 from rechka.features.gigaam import HOP, SAMPLE_RATE, LogMel, log_mel, read_log_mel
 from rechka.models.gigaam_graphs import EncoderGraph, LstmTransducer, encoded_frames, front_of
 from rechka.models.token_table import read_tokens
+from rechka.protocols import Backend
 from rechka.types import F32, Encoded, Frames, LogProbs, ModelSpec, State, Tokens
 
 LETTERS = Tokens((*" абвгдежзийклмнопрстуфхцчшщъыьэюя", ""), blank=33)
@@ -202,8 +203,8 @@ def load(
             remedy=f"it knows {', '.join(sorted(_PARAMS))}",
         )
 
-    def backend(role: str) -> OrtBackend:
-        return OrtBackend(files[role], device=device, threads=threads)
+    def backend(role: str) -> Backend:
+        return open_backend(files, role, device=device, threads=threads)
 
     front = _front(files, params, files[_ROLES[task][0]])
     graph = EncoderGraph(backend(_ROLES[task][0]), task)

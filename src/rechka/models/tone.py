@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rechka.backends.ort import OrtBackend
+from rechka.backends import REMOTE, open_backend
 from rechka.errors import BadCard, BadModelFile, BadSamples
 from rechka.features.tone import SAMPLE_RATE, SCALE
 from rechka.protocols import Backend
 from rechka.types import F32, Frames, LogProbs, ModelSpec, State, Tokens
+
+if TYPE_CHECKING:
+    from rechka.models.tone_sequence import SequenceTone
 
 TOKENS = Tokens((*"абвгдеёжзийклмнопрстуфхцчшщъыьэюя", " ", ""), blank=34)
 """The published vocabulary: thirty-three letters, the space, the blank."""
@@ -45,7 +48,7 @@ class ToneState:
 
 def load(
     files: Mapping[str, Path], params: Mapping[str, Any], *, device: str = "cpu", threads: int | None = None
-) -> ToneModel:
+) -> ToneModel | SequenceTone:
     """The model of a card.
 
     Args:
@@ -60,7 +63,13 @@ def load(
     unknown = sorted(set(params) - {"max_chunks"})
     if unknown:
         raise BadCard(f"the family 'tone' has no parameter {', '.join(unknown)}", remedy="it knows max_chunks")
-    return ToneModel(OrtBackend(files["model"], device=device, threads=threads), **params)
+    backend = open_backend(files, device=device, threads=threads)
+    if device.startswith(REMOTE) and set(backend.inputs) == {"signal"}:
+        from rechka.backends.triton import TritonBackend
+        from rechka.models.tone_sequence import SequenceTone
+
+        return SequenceTone(cast("TritonBackend", backend))
+    return ToneModel(backend, **params)
 
 
 class ToneModel:
@@ -110,7 +119,7 @@ class ToneModel:
         Raises:
             BadSamples: a length that is no multiple of 2400, or samples that are no numbers.
         """
-        signals = [_to_integers(samples) for samples in audio]
+        signals = [to_integers(samples) for samples in audio]
         values: list[NDArray[Any]] = [state.values for state in states]
         rows: list[list[F32]] = [[] for _ in signals]
         done = 0
@@ -145,7 +154,7 @@ class ToneModel:
         return min(available, max(1, self._max_chunks // streams)) if self.one_pass else 1
 
 
-def _to_integers(samples: F32) -> NDArray[np.int32]:
+def to_integers(samples: F32) -> NDArray[np.int32]:
     """Samples in [-1, 1] to integers as the graph wants them: 32767 is full scale."""
     if samples.ndim != 1 or len(samples) == 0 or len(samples) % CHUNK:
         raise BadSamples(

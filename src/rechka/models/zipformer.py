@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rechka.backends.ort import OrtBackend
+from rechka.backends import open_backend
 from rechka.errors import BadCard, BadModelFile, BadSamples
 from rechka.features import kaldi
 from rechka.models.stateless import StatelessTransducer
@@ -62,9 +62,9 @@ def load(
     if isinstance(lag_ms, bool) or not isinstance(lag_ms, (int, float)) or not 0 <= lag_ms <= 5000:
         raise BadCard(f"lag_ms must be a number from 0 to 5000, got {lag_ms!r}")
     lag = round(lag_ms * kaldi.SAMPLE_RATE / 1000)
-    encoder = OrtBackend(files["encoder"], device=device, threads=threads)
-    decoder = OrtBackend(files["decoder"], device=device, threads=1)  # too small to be worth a second thread
-    joiner = OrtBackend(files["joiner"], device=device, threads=1)
+    encoder = open_backend(files, "encoder", device=device, threads=threads)
+    decoder = open_backend(files, "decoder", device=device, threads=1)  # too small to be worth a second thread
+    joiner = open_backend(files, "joiner", device=device, threads=1)
     transducer = StatelessTransducer(decoder, joiner)
     tokens = _vocabulary(files["tokens"], transducer.vocabulary)
     transducer.skips = _skips(tokens)
