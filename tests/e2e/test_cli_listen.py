@@ -4,10 +4,13 @@ import io
 import sys
 
 import numpy as np
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rechka.cli.listen import PACKET_S, Screen, event_dict, fit, paced
+from rechka.cli.main import main
+from rechka.testing import say
 from rechka.types import AudioChunk, Final, Partial, Segment, SpeechEnd, SpeechStart, Word
 
 
@@ -42,6 +45,12 @@ def test_a_long_partial_keeps_its_end_within_the_line(stable, unstable, width):
     assert len(shown) <= width
     assert shown == stable + unstable or (shown[0] == "…" and (stable + unstable).endswith(shown[1:]))
     assert unstable.endswith(right.lstrip("…"))
+
+
+def test_phrases_get_marks_when_they_are_over(tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", say("как вас зовут", before_s=0.3, after_s=0.8), 8000)
+    assert main(["listen", "--input", str(tmp_path / "a.wav"), "-m", "toy", "--punctuate"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("Как вас зовут?")
 
 
 def test_events_as_json():

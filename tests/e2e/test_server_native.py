@@ -104,6 +104,20 @@ def test_start_message_with_all_options(server):
     assert not [m for m in said if m["type"] == "partial"]
 
 
+def test_finals_with_marks_and_capitals(server):
+    audio = pcm(np.concatenate([say("как вас зовут", before_s=0.5, after_s=1.5), say("да", after_s=1.5)]))
+    said, code = run(talk(f"{server.ws}/v1/stream?sample_rate=8000&punctuate=true", [*packets(audio), FINISH]))
+    assert code == 1000
+    assert texts(said)[0] == "Как вас зовут?"
+    assert texts(said)[1].rstrip(".!?…") == "Да"
+    final = next(m for m in said if m["type"] == "final")
+    assert [word["word"] for word in final["words"]] == ["Как", "вас", "зовут?"]
+    assert all(word["start"] < word["end"] for word in final["words"])
+    assert not any("?" in m["stable"] + m["unstable"] for m in said if m["type"] == "partial")
+    _, code = run(talk(f"{server.ws}/v1/stream?punctuate=perhaps", [b"", FINISH]))
+    assert code == 1007
+
+
 def test_channels_in_packets_of_their_own(server):
     audio = {0: pcm(say("раз", before_s=0.5, after_s=1)), 1: pcm(say("два", before_s=0.5, after_s=1))}
     mixed = [bytes([c]) + audio[c][i : i + 320] for i in range(0, len(audio[0]), 320) for c in (1, 0)]

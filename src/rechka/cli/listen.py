@@ -41,6 +41,9 @@ def listen(
     hotword: common.HotwordOption = None,
     device: common.DeviceOption = common.Device.CPU,
     threads: common.ThreadsOption = None,
+    punctuate: Annotated[
+        bool, typer.Option("--punctuate", help="Put marks and capitals into phrases when they are over.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
 ) -> None:
     """Write down what the microphone hears, while it is spoken.
@@ -54,11 +57,19 @@ def listen(
     show: Callable[[Event], None] = (
         _print_json if as_json else Screen(live=sys.stdout.isatty(), refined=refine is not None).show
     )
+    if punctuate:
+        from rechka.recognizers.finish import live_punctuator
+
+        show = _after(live_punctuator(), show)
     if sys.stderr.isatty():
         common.say("Listening; Ctrl-C ends." if input_ is None else f"Playing {input_}; Ctrl-C ends.")
     with _stop_on_interrupt() as stop:
         for event in asr.stream(_until(stop, source), channels="mix", hotwords=words, partials=as_json or _live()):
             show(event)
+
+
+def _after(first: Callable[[Event], Event], then: Callable[[Event], None]) -> Callable[[Event], None]:
+    return lambda event: then(first(event))
 
 
 def _live() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rechka.recognizers.dialogue import dialogue
 from rechka.text.itn import transcript_to_digits
-from rechka.text.punctuation import Punctuator, punctuated
+from rechka.text.punctuation import LivePunctuator, Punctuator, is_bare, punctuated
 from rechka.types import Transcript
 
 
@@ -19,11 +19,26 @@ def finish(
     Args:
         transcript: as ``Asr.transcribe`` gave it.
         digits: number words become digits (``rechka.text.itn``).
-        punctuate: full stops and capitals (``rechka.text.punctuation``).
-        punctuator: instead of the one that goes by pauses.
+        punctuate: marks and capitals for bare words; a model that writes its own is left alone.
+        punctuator: instead of the embedded one (``rechka.models.punctuator``); ``rechka.text.punctuation`` has one that
+            goes by pauses alone.
     """
+    bare = is_bare(transcript.words)
     if len({segment.channel for segment in transcript.segments}) > 1:
         transcript = dialogue(transcript)
     if digits:
         transcript = transcript_to_digits(transcript)
-    return punctuated(transcript, punctuator) if punctuate else transcript
+    if not punctuate or (punctuator is None and not bare):
+        return transcript
+    return punctuated(transcript, punctuator or _embedded())
+
+
+def live_punctuator() -> LivePunctuator:
+    """For the events of one stream or session: its finals get marks and capitals from the embedded punctuator."""
+    return LivePunctuator(_embedded())
+
+
+def _embedded() -> Punctuator:
+    from rechka.models.punctuator import embedded  # loads a network: only for those who want it
+
+    return embedded()

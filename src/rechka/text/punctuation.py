@@ -113,10 +113,17 @@ class PausePunctuator:
         return tuple(result)
 
 
+def _ended(words: Sequence[Word]) -> Sequence[Word]:
+    """The words with a mark that ends a sentence behind the last."""
+    text = words[-1].text.removesuffix(",") if words else ""
+    return [*words[:-1], replace(words[-1], text=text + ".")] if _takes_mark(text) else words
+
+
 def punctuated(transcript: Transcript, punctuator: Punctuator | None = None) -> Transcript:
     """All segments with punctuation; those without words stay as they are.
 
     A channel is given to the punctuator as a whole, so that a phrase that was cut without a pause ends no sentence.
+    What is said last ends with a full stop at least.
 
     Raises:
         IncompatibleParts: the punctuator returned more or fewer words than it was given.
@@ -131,7 +138,7 @@ def punctuated(transcript: Transcript, punctuator: Punctuator | None = None) -> 
                 f"a punctuator must return as many words as it is given: {len(words)}, got {len(found)}",
                 remedy="let it change the spelling of words, and nothing else",
             )
-        written[channel] = iter(found)
+        written[channel] = iter(_ended(found))
 
     def one(segment: Segment) -> Segment:
         words = tuple(itertools.islice(written[segment.channel], len(segment.words)))

@@ -15,6 +15,7 @@ again from there: every server can go on, since nothing of the old connection is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,10 +24,12 @@ from starlette.websockets import WebSocket
 
 from rechka.engine import Session, SessionEvent, SessionOptions
 from rechka.errors import BadRequest, RechkaError, UsageError
+from rechka.recognizers.finish import live_punctuator
 from rechka.server.live import GOING_AWAY, Gone, Socket, guarded, talk
 from rechka.server.service import Service
 from rechka.server.wire import event_dict, flag, hotwords, integer, loads, number
-from rechka.types import Final, SpeechEnd, SpeechStart
+from rechka.text.punctuation import LivePunctuator
+from rechka.types import Final, Refined, SpeechEnd, SpeechStart
 
 CURSOR_S = 1.0
 """A cursor comes after so much audio, and after every final."""
@@ -34,7 +37,10 @@ SILENCE_KEPT_S = 2.0
 """Audio before the present that a client keeps in silence: the beginning of a phrase is found a little late."""
 SECRETS = frozenset(("token", "api_key", "access_token"))
 FIELDS = SECRETS | frozenset(
-    ("model", "sample_rate", "encoding", "channels", "mix", "interleaved", "hotwords", "partials", "pause", "start")
+    (
+        *("model", "sample_rate", "encoding", "channels", "mix", "interleaved", "hotwords", "partials", "pause"),
+        *("start", "punctuate"),
+    )
 )
 
 
@@ -62,12 +68,14 @@ def routes(service: Service) -> list[BaseRoute]:
                     raise BadRequest('the first message is audio or {"type": "start", ...}')
                 fields.update(message)
             options = parse(fields)
+            punctuated = flag(fields.get("punctuate", False), "punctuate")
+            punctuator = await asyncio.to_thread(live_punctuator) if punctuated else None
             model = fields.get("model")
             if not isinstance(model, (str, type(None))):
                 raise BadRequest("model must be a text")
             session = await service.open(principal, options, model=model)
             async with session:
-                await _Conversation(socket, session, service.engine(model).asr.name, service).run(first)
+                await _Conversation(socket, session, service.engine(model).asr.name, service, punctuator).run(first)
 
     return [WebSocketRoute("/v1/stream", stream)]
 
@@ -101,7 +109,10 @@ def parse(fields: Mapping[str, Any]) -> SessionOptions:
 class _Conversation:
     """One client after its session is open."""
 
-    def __init__(self, socket: Socket, session: Session, model: str, service: Service) -> None:
+    def __init__(
+        self, socket: Socket, session: Session, model: str, service: Service, punctuator: LivePunctuator | None
+    ) -> None:
+        self._punctuator = punctuator
         self.socket, self.session, self.model, self.service = socket, session, model, service
         channels = 1 if session.options.mix else session.options.channels
         self.keep = Keep(session.options.start_s, channels)
@@ -153,6 +164,8 @@ class _Conversation:
         try:
             async for events in self.session.batches():
                 for event in events:
+                    if self._punctuator is not None and isinstance(event, (Final, Refined)):
+                        event = await asyncio.to_thread(self._punctuator, event)
                     self.keep.see(event)
                     message = event_dict(event)
                     if isinstance(event, Final):  # in one message, so that no loss of the next can make it told twice
