@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
@@ -20,6 +20,9 @@ from rechka.server.logs import REQUEST
 from rechka.server.service import Service
 from rechka.server.settings import LOOPBACK_NAMES
 from rechka.server.wire import retry_headers, status_of
+
+if TYPE_CHECKING:
+    from rechka.server.tracing import Tracer
 
 log = logging.getLogger("rechka.access")
 
@@ -44,11 +47,20 @@ class Gate:
             # A page that makes its name point to 127.0.0.1 (DNS rebinding) still names itself here.
             self._hosts = {*LOOPBACK_NAMES, "127.0.0.1", "[::1]", s.host.lower()}
         self._origins = {origin.rstrip("/").lower() for origin in s.cors_origins}
+        self._tracer: Tracer | None = None
+        if s.otlp_endpoint:
+            from rechka.server.tracing import Tracer
+
+            self._tracer = Tracer(s.otlp_endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if self._tracer is not None:
+                    self._tracer.close()  # it may wait: the application's life has ended, nothing else runs
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         number = secrets.token_hex(6)
@@ -66,7 +78,7 @@ class Gate:
             await self._refuse(scope, receive, watch, error)
         finally:
             self.service.connections -= 1
-            self._log(scope, watch, time.monotonic() - began)
+            self._log(scope, headers, watch, time.monotonic() - began)
 
     def _check(self, scope: Scope, headers: dict[bytes, str]) -> None:
         if scope["path"] in PROBES:
@@ -91,7 +103,7 @@ class Gate:
             return
         await response(scope, receive, send)
 
-    def _log(self, scope: Scope, watch: _Watch, seconds: float) -> None:
+    def _log(self, scope: Scope, headers: dict[bytes, str], watch: _Watch, seconds: float) -> None:
         path = scope.get("route_path") or scope["path"]
         known = path if scope.get("endpoint") else "unknown"  # no metric for every address that somebody tries
         self.service.requests.add(1, known, str(watch.status))
@@ -101,13 +113,24 @@ class Gate:
         who = scope.get("state", {}).get("principal", client)
         # Never the query: it may hold a token.
         log.log(level, "%s %s %s %d %.3f s", who, kind, path[:200], watch.status, seconds)
+        if self._tracer is not None and path not in PROBES:
+            attributes = {
+                "http.request.method": "GET" if kind == "WS" else kind,
+                "http.route": known,
+                "http.response.status_code": watch.status,
+                "enduser.id": who,
+                "rechka.request": watch.number,
+            }
+            texts = {name.decode("latin-1"): value for name, value in headers.items()}
+            fault = 500 <= watch.status < 600 or watch.status == 1011
+            self._tracer.record(f"{kind} {known}", texts, seconds, attributes, failed=fault)
 
 
 class _Watch:
     """Sends on, sees the status, adds headers."""
 
     def __init__(self, send: Send, number: str) -> None:
-        self._send, self._number = send, number
+        self._send, self.number = send, number
         self.started = False
         self.status = 0
 
@@ -116,7 +139,7 @@ class _Watch:
         if kind in ("http.response.start", "websocket.http.response.start"):
             self.started, self.status = True, message["status"]
             headers = list(message.get("headers", []))
-            message = {**message, "headers": [*headers, *HEADERS, (b"x-request-id", self._number.encode())]}
+            message = {**message, "headers": [*headers, *HEADERS, (b"x-request-id", self.number.encode())]}
         elif kind == "websocket.accept":
             self.started, self.status = True, 101
         elif kind == "websocket.close":

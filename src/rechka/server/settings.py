@@ -19,6 +19,9 @@ from rechka.hub import toml
 
 PREFIX = "RECHKA_"
 MAX_FILE_BYTES = 1 << 20
+HISTORY = ("off", "text-free", "on")
+SECRETS = ("token_secret", "webhook_secret", "database")
+"""Never shown; an address of a database may hold a password."""
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 
@@ -57,7 +60,7 @@ class Settings:
         (), "model", "NAME=MODEL: another name for a model. Names of OpenAI's models mean the default one anyway."
     )
     refine: str = _setting("", "model", "A second model that reads every phrase of the default one again.")
-    device: str = _setting("cpu", "model", "Where models run: cpu or cuda.")
+    device: str = _setting("cpu", "model", "Where models run: cpu, cuda, or triton://HOST:PORT.")
     workers: int = _setting(0, "model", "Threads that step a model; 0: the cores this process may use, one on a GPU.")
     max_batch: int = _setting(16, "model", "Streams of one step at most.")
     max_wait_ms: float = _setting(
@@ -88,8 +91,47 @@ class Settings:
     header_s: float = _setting(15.0, "limits", "Time for a request's headers to arrive.", unit="s")
     grace_s: float = _setting(30.0, "limits", "After SIGTERM: time for open streams to end by themselves.", unit="s")
 
+    data_dir: Path | None = _setting(  # noqa: RUF009
+        None, "jobs", "Folder for jobs, their audio and the history. None: nothing is kept, there are no jobs."
+    )
+    database: str = _setting(
+        "", "jobs", "postgresql://... for servers that share their jobs. Default: SQLite, rechka.db in data_dir."
+    )
+    job_workers: int = _setting(1, "jobs", "Jobs recognised at the same time; live streams come first anyway.")
+    max_jobs: int = _setting(1000, "jobs", "Jobs that wait or run, of all keys.")
+    max_jobs_per_key: int = _setting(200, "jobs", "Jobs that wait or run, of one key.")
+    max_spool_mb: int = _setting(10240, "jobs", "Audio of jobs on the disk, in all.", unit="MiB")
+    job_attempts: int = _setting(3, "jobs", "How often a job is begun before it counts as failed.")
+    job_lease_s: float = _setting(
+        60.0, "jobs", "A job whose server says nothing for so long is given to another.", unit="s"
+    )
+    job_keep_h: float = _setting(72.0, "jobs", "How long finished jobs and their results are kept.", unit="h")
+    webhooks: bool = _setting(False, "jobs", "Jobs may name a callback_url that is told when they end.")
+    webhook_secret: str = _setting("", "jobs", "Signs what is sent to callback_url; needed for webhooks.")
+    webhook_hosts: tuple[str, ...] = _setting(
+        (), "jobs", "Hosts that callback_url may name, .example.org for all below. None: any public one."
+    )
+
+    history: str = _setting(
+        "off", "history", "What is remembered of finished jobs: off, text-free (when, how long, which model) or on."
+    )
+    history_live: bool = _setting(False, "history", "Remember live sessions too.")
+    history_days: float = _setting(30.0, "history", "How long the history goes back.", unit="days")
+
+    fetch: bool = _setting(False, "fetch", "Clients may name an address instead of uploading a recording.")
+    fetch_hosts: tuple[str, ...] = _setting(
+        (), "fetch", "Hosts that may be fetched from, .example.org for all below. None: any public one."
+    )
+    fetch_s: float = _setting(120.0, "fetch", "Time for one recording to be fetched, redirects included.", unit="s")
+    private_networks: tuple[str, ...] = _setting(
+        (), "fetch", "Networks such as 10.1.0.0/16 that fetch and webhooks may reach although they are not public."
+    )
+
     log_level: str = _setting("info", "logs", "debug, info, warning or error. Texts and audio are never logged.")
     log_format: str = _setting("text", "logs", "text or json.")
+    otlp_endpoint: str = _setting(
+        "", "logs", "Collector of OpenTelemetry that gets a span for each request, such as http://localhost:4318."
+    )
 
     @property
     def loopback(self) -> bool:
@@ -115,7 +157,9 @@ class Settings:
         for name in ("port", "wyoming_port"):
             _expect(0 <= getattr(self, name) <= 65535, name, "a port from 0 to 65535")
         _expect(all(0 < port <= 65535 for port in self.more_ports), "more_ports", "ports from 1 to 65535")
-        _expect(self.device in ("cpu", "cuda"), "device", "cpu or cuda")
+        _expect(
+            self.device in ("cpu", "cuda") or self.device.startswith("triton://"), "device", "cpu, cuda or triton://..."
+        )
         _expect(self.log_level in ("debug", "info", "warning", "error"), "log_level", "debug, info, warning or error")
         _expect(self.log_format in ("text", "json"), "log_format", "text or json")
         _expect(all("=" in item.strip("=") for item in self.alias), "alias", "NAME=MODEL")
@@ -125,10 +169,23 @@ class Settings:
         _expect(self.grace_s >= 0, "grace_s", "0 or more")
         positive = (
             "max_batch max_streams max_connections max_files max_queue_age_s inbox_s send_s max_session_s max_file_s "
-            "max_message_kb max_upload_mb idle_s header_s file_wait_s"
+            "max_message_kb max_upload_mb idle_s header_s file_wait_s job_workers max_jobs max_jobs_per_key "
+            "max_spool_mb job_attempts job_lease_s job_keep_h history_days fetch_s"
         )
         for name in positive.split():
             _expect(getattr(self, name) > 0, name, "above 0")
+        _expect(self.history in HISTORY, "history", " or ".join(HISTORY))
+        remote = self.database.startswith(("postgresql://", "postgres://"))
+        _expect(remote or not self.database, "database", "postgresql://...; without it SQLite is used")
+        needs = {"database": bool(self.database), "history": self.history != "off", "webhooks": self.webhooks}
+        for name, used in needs.items():
+            _expect(not used or self.data_dir is not None, name, "left out, or given together with data_dir")
+        _expect(bool(self.webhook_secret) or not self.webhooks, "webhook_secret", "given if webhooks are on")
+        try:
+            for network in self.private_networks:
+                ipaddress.ip_network(network)
+        except ValueError as error:
+            raise UsageError(f"private_networks: {error}", remedy="such as 10.1.0.0/16 or fd00::/8") from None
         _expect((self.tls_cert is None) == (self.tls_key is None), "tls_cert", "given together with tls_key")
         if not self.loopback and self.wyoming_port and not self.allow_anonymous:
             raise UsageError(
@@ -168,7 +225,7 @@ class Resolved:
             unit = f" [{item.metadata['unit']}]" if item.metadata["unit"] else ""
             source = self.sources.get(name, "default")
             comment = f"# {source}: {item.metadata['help']}{unit}"
-            if value is None or (name == "token_secret" and value):
+            if value is None or (name in SECRETS and value):
                 lines.append(f"# {name} = ...  {comment}")
             else:
                 lines.append(f"{name} = {_toml(value)}  {comment}")
