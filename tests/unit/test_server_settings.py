@@ -32,7 +32,7 @@ def test_what_show_prints_is_a_settings_file(tmp_path):
     file.write_text(text, encoding="utf-8")
     again = resolve(file=file, environ={"RECHKA_TOKEN_SECRET": "hush"})
     assert again.settings == first.settings
-    assert set(toml.loads(text)) | {"tls_cert", "tls_key", "keys_file", "token_secret"} == set(FIELDS)
+    assert set(toml.loads(text)) | {"tls_cert", "tls_key", "keys_file", "token_secret", "data_dir"} == set(FIELDS)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,6 +71,7 @@ class Session:
         rate: samples per second of what is fed.
         fed_s: seconds of audio accepted, of the longest channel, ``start_s`` included.
         drained: the engine ended it.
+        watcher: told every event when it is there, whether or not the client takes it.
     """
 
     def __init__(self, engine: Engine, options: SessionOptions, intake: Intake, meter: Meter | None = None) -> None:
@@ -78,6 +79,7 @@ class Session:
         self.options = options
         self.rate = intake.rate
         self.drained = False
+        self.watcher: Callable[[SessionEvent], None] | None = None
         self._engine = engine
         self._intake = intake
         self._meter = meter
@@ -265,6 +267,8 @@ class Session:
         if self._over:
             return
         for event in report.events:
+            if self.watcher is not None:
+                self.watcher(event)
             self._append(event)
         if len(self._outbox) >= self._engine.options.max_events:
             self._intake.hold(True)

@@ -20,7 +20,20 @@ from rechka.server.gate import Gate
 from rechka.server.service import Service
 from rechka.server.wire import retry_headers, status_of
 
-PROTOCOLS = ("health", "documents", "native", "vosk", "openai_rest", "original", "tone", "deepgram", "realtime", "page")
+PROTOCOLS = (
+    "health",
+    "documents",
+    "native",
+    "vosk",
+    "openai_rest",
+    "original",
+    "tone",
+    "deepgram",
+    "realtime",
+    "jobs",
+    "history",
+    "page",
+)
 """Modules of ``rechka.server.routes``; each has ``routes(service)``."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]

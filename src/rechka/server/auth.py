@@ -70,7 +70,7 @@ class Principal:
 
 
 class Usage:
-    """What one principal uses now and has used today. Kept in memory: a restart forgets it."""
+    """What one principal uses now and has used today. Kept in memory; with ``data_dir`` in the store too."""
 
     def __init__(self, today: Callable[[], datetime.date]) -> None:
         self._today = today
@@ -221,7 +221,20 @@ class Auth:
     def usage(self, principal: Principal) -> Usage:
         """What a principal has used; addresses are not kept apart."""
         name = "" if principal.key is None else principal.key.name
-        return self._usage.setdefault(name, Usage(self._today))
+        return self._usage.setdefault(name, Usage(self.today))
+
+    def usages(self) -> Mapping[str, Usage]:
+        """What every key has used, by name."""
+        return dict(self._usage)
+
+    def recall(self, name: str, seconds: float) -> None:
+        """A key has used so much more today, elsewhere or before a restart."""
+        self._usage.setdefault(name, Usage(self.today)).add(seconds)
+
+    def key(self, name: str) -> Key | None:
+        """The key of a name, if there is one still."""
+        self._reload()
+        return self._keys.get(name)
 
     def admit(self, principal: Principal) -> None:
         """Count a request.
@@ -255,7 +268,8 @@ class Auth:
                 f"more than {limit} requests per minute", remedy="slow down", retry_after_s=(1 - left) * 60 / limit
             )
 
-    def _today(self) -> datetime.date:
+    def today(self) -> datetime.date:
+        """The day in UTC, on which quotas count."""
         return datetime.datetime.fromtimestamp(self._now(), datetime.timezone.utc).date()
 
     def _by_token(self, token: str) -> Principal:
@@ -279,7 +293,7 @@ class Auth:
     def _holder(self, key: Key | None) -> Principal:
         if key is None:
             raise Unauthorized("the API key is not known", remedy="check it, or ask for another")
-        if key.expires is not None and self._today() >= key.expires:
+        if key.expires is not None and self.today() >= key.expires:
             raise Unauthorized("the API key has expired", remedy="ask for another")
         return Principal(f"key:{key.name}", key.scopes, key)
 
@@ -299,6 +313,11 @@ class Auth:
             self._keys = {key.name: key for key in read_keys(self.keys_file)}
             stat = self.keys_file.stat()
             self._stamp = (stat.st_mtime_ns, stat.st_size)
+
+
+def owner_of(principal: Principal) -> str:
+    """Under which name things are kept for a principal; all that need no key share one, which is empty."""
+    return "" if principal.key is None else principal.key.name
 
 
 def require(principal: Principal, scope: str) -> None:

@@ -17,6 +17,8 @@ from rechka.errors import OutputError, UsageError
 from rechka.recognizers import Asr
 from rechka.server.app import build_app
 from rechka.server.auth import Auth
+from rechka.server.fetch import Fetcher, Guard
+from rechka.server.jobs import open_jobs
 from rechka.server.service import Service
 from rechka.server.settings import Settings
 
@@ -166,7 +168,12 @@ def bind(settings: Settings) -> list[socket.socket]:
 def make_service(settings: Settings, models: Mapping[str, Asr]) -> Service:
     """The service of some settings."""
     auth = Auth(settings.keys_file, secret=settings.token_secret, requests_per_minute=settings.requests_per_minute)
-    return Service(settings, models, auth)
+    service = Service(settings, models, auth)
+    service.jobs = open_jobs(service)
+    if settings.fetch:
+        guard = Guard(settings.fetch_hosts, settings.private_networks)
+        service.fetcher = Fetcher(guard, max_bytes=settings.max_upload_mb << 20, seconds=settings.fetch_s)
+    return service
 
 
 def serve(settings: Settings, models: Mapping[str, Asr], *, started: Callable[[int], None] | None = None) -> None:

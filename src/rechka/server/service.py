@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
@@ -20,9 +20,14 @@ from rechka.engine import Engine, EngineOptions, Registry, Session, SessionOptio
 from rechka.engine.cores import cores
 from rechka.errors import Forbidden, NoSuchThing, Overloaded, Unauthorized
 from rechka.recognizers import Asr
-from rechka.server.auth import Auth, Principal, require
+from rechka.server.auth import Auth, Meter, Principal, owner_of, require
+from rechka.server.history import Recorder
 from rechka.server.settings import Settings
 from rechka.types import Event, Transcript
+
+if TYPE_CHECKING:
+    from rechka.server.fetch import Fetcher
+    from rechka.server.jobs import Jobs
 
 log = logging.getLogger("rechka.server")
 
@@ -54,13 +59,15 @@ class Service:
         auth: keys and rates.
         metrics: where everything is counted.
         fetcher: gets a recording from an address, guarded against addresses that are none of the client's business.
+        jobs: recordings for later, and the history, if something may be kept.
     """
 
     settings: Settings
     models: Mapping[str, Asr]
     auth: Auth
     metrics: Registry = field(default_factory=Registry)
-    fetcher: Callable[[str], contextlib.AbstractAsyncContextManager[Any]] | None = None
+    fetcher: Fetcher | None = None
+    jobs: Jobs | None = None
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -110,22 +117,29 @@ class Service:
             began = time.monotonic()
             await engine.start()
             log.info("model %s is ready after %.1f s, %d workers", name, time.monotonic() - began, engine.workers)
+        if self.jobs is not None:
+            await self.jobs.start()
         self.keep(self._watch_loop())
 
     async def drain(self) -> None:
         """Take nothing new; let open streams end, and finish them after the grace time."""
         self.draining = True
         grace = self.settings.grace_s
-        await asyncio.gather(*(engine.drain(grace) for engine in self.engines.values()))
+        jobs = [self.jobs.drain(grace)] if self.jobs is not None else []
+        await asyncio.gather(*jobs, *(engine.drain(grace) for engine in self.engines.values()))
 
     async def close(self) -> None:
         """Stop everything."""
         self.draining = True
+        if self.jobs is not None:
+            await self.jobs.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for engine in self.engines.values():
             await engine.close()
+        if self.jobs is not None:
+            await self.jobs.close()
 
     def keep(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run something beside the requests until it ends or the server closes."""
@@ -186,12 +200,17 @@ class Service:
             Overloaded, Draining, QuotaExceeded, NoSuchThing, UsageError.
         """
         engine = self.engine(model)
-        meter = self.auth.meter(principal)
+        counted = self.auth.meter(principal)
+        meter: Meter | Recorder = counted
+        if self.jobs is not None and self.settings.history_live and self.settings.history != "off":
+            meter = Recorder(self.jobs, owner_of(principal), counted, (engine.asr.name, engine.asr.language))
         try:
             session = await engine.open(options, meter=meter)
         except BaseException:
             meter.end()
             raise
+        if isinstance(meter, Recorder):
+            meter.session, session.watcher = session, meter.watch
         log.info("session %s: %s opened a stream of %s", session.id, principal.name, engine.asr.name)
         return session
 
