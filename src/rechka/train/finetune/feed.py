@@ -174,7 +174,7 @@ REMEDY = "write texts in the model's letters, cut long recordings, or raise data
 
 def told(counts: Counter[str]) -> str:
     """Counts in words."""
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()) if count) or "nothing found"
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()) if count) or "nothing"
 
 
 class Feed:
@@ -214,6 +214,11 @@ class Feed:
         seed = (self._config.seed, self._number, self._taken)
         self._taken += 1
         return self._built(members, seed)
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """What was read so far, used or left out, by source."""
+        parts = {"train": self._train, "replay": self._replay}
+        return {name: Counter(part.counts) for name, part in parts.items() if part is not None}
 
     def close(self) -> None:
         """Let the threads go."""

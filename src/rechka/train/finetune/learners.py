@@ -31,7 +31,7 @@ from rechka.protocols import PredictorState
 from rechka.train.finetune.pieces import PieceEncoder
 from rechka.train.finetune.targets import Targets, repeats
 from rechka.train.rnnt_loss import transducer_loss
-from rechka.types import F32, Encoded, Tokens
+from rechka.types import F32, Encoded
 
 Ids = Sequence[int]
 
@@ -231,8 +231,7 @@ class GigaAmRnntLearner(GigaAmLearner):
 
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
         encoded, frames = self.module.hear(features.transpose(1, 2), counts)
-        symbols = (*self.targets.symbols, "")
-        search = TransducerGreedy(_Search(self), Tokens(symbols, self.targets.blank))
+        search = TransducerGreedy(_Search(self), self.targets.tokens)
         rows = zip(encoded.float().cpu().numpy(), frames.tolist(), strict=True)
         pieces = [Encoded(row[:count], 0) for row, count in rows]
         paths = search.advance([search.begin() for _ in pieces], pieces)

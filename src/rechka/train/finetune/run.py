@@ -11,12 +11,12 @@ import json
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -342,12 +342,10 @@ class Run:
             look["first"] = tuple(look["first"])
 
     def _tell_counts(self) -> None:
-        assert self.position is not None
-        for name in ("train", "replay"):
-            if self.position[name]:
-                left = Counter(self.position[name]["counts"])
-                used = left.pop("used", 0)
-                self.tell(f"{name}: {used} recordings heard, passes included; left out: {told(left)}")
+        assert self.feed is not None
+        for name, counts in self.feed.counts().items():
+            used = counts.pop("used", 0)
+            self.tell(f"{name}: {used} recordings read, passes included; left out: {told(counts)}")
         if self.skipped:
             self.tell(f"{self.skipped} steps left out because their gradients were no numbers")
 
@@ -397,7 +395,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
         raise BadModelFile(
-            f"{path} is no checkpoint of rechka finetune: {error!s:.200}", remedy="remove it to begin anew"
+            f"{path} is no checkpoint of rechka finetune: {str(error).splitlines()[:1]}",
+            remedy="remove it to begin anew",
         ) from None

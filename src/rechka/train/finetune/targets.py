@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from rechka.errors import DataError
 from rechka.train.finetune.pieces import PieceEncoder
+from rechka.types import Tokens
 
 _STRESS = ("\u0301", "\u0300")
 _SPACES = re.compile(r"\s+")
@@ -24,9 +25,11 @@ class Targets:
     """
 
     def __init__(self, symbols: Sequence[str], blank: int, encoder: PieceEncoder | None = None) -> None:
-        self.symbols, self.blank = tuple(symbols), blank
+        self.blank = blank
+        self.tokens = Tokens((*symbols, ""), blank, encoder is not None)
+        """As decoders take them."""
         self._encoder = encoder
-        self._ids = {symbol: index for index, symbol in enumerate(self.symbols)}
+        self._ids = {symbol: index for index, symbol in enumerate(symbols)}
 
     def normalise(self, text: str) -> str:
         """The text as the model would write it.
@@ -71,7 +74,7 @@ class Targets:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids."""
-        return "".join(self.symbols[index] for index in ids).strip()
+        return self.tokens.text(ids).strip()
 
 
 def repeats(ids: Sequence[int]) -> int:
