@@ -27,8 +27,8 @@ STATIC = (".js", ".css", ".svg", ".html")
 
 
 @pytest.fixture(scope="module")
-def server():
-    with serving() as running:
+def server(tmp_path_factory):
+    with serving(data_dir=tmp_path_factory.mktemp("data"), history="on") as running:
         yield running
 
 

@@ -29,7 +29,8 @@ NUMBER_TEXT: Schema = {"type": "number"}
 FILE: Schema = {"type": "string", "contentMediaType": "application/octet-stream"}
 STATUSES = {
     400: "a parameter or the audio cannot be used", 401: "no key, or a wrong one", 403: "not allowed",
-    404: "no such thing", 408: "nothing came for too long", 413: "too large", 429: "beyond the quota or the rate",
+    404: "no such thing", 408: "nothing came for too long", 409: "not in this state",
+    413: "too large", 429: "beyond the quota or the rate",
     500: "a fault inside", 503: "no room now, or about to stop", 507: "no room on the disk",
 }  # fmt: skip
 ALWAYS = (400, 401, 403, 408, 413, 429, 500, 503, 507)
@@ -41,15 +42,17 @@ def openapi(*, keys: bool) -> dict[str, Any]:
     Args:
         keys: whether requests need a key here.
     """
+    from rechka.server.describe import jobs  # it builds on this module
+
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "rechka", "version": __version__,
             "description": "Russian speech recognition. Sockets are described in /asyncapi.json.",
         },
-        "paths": {**_health(), **_openai(), **_deepgram(), **_original(), **_page()},
+        "paths": {**_health(), **_openai(), **_deepgram(), **_original(), **jobs.paths(), **_page()},
         "components": {
-            "schemas": {**COMMON, **_SCHEMAS},
+            "schemas": {**COMMON, **_SCHEMAS, **jobs.SCHEMAS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
