@@ -24,7 +24,7 @@ from rechka.nn.tone_config import VOCABULARY, ToneConfig
 from rechka.types import F32
 
 PRECISIONS = ("fp32", "fp16", "int8")
-FORMS = ("block", "published")
+FORMS = ("block", "published", "portable")
 STATES = ("float32", "float16")
 MASKED = -10000.0
 TOGETHER = (22, 2)
@@ -170,7 +170,7 @@ class _Writer:
         weight, bias = self.fold_batch_norm(f"{name}.0", f"{name}.1")
         out, channels, taps, width = weight.shape
         step, mels = config.conv_strides[index][0], config.mels_after[index]
-        if not self.fused and arithmetic is self.plain:
+        if not self.fused and arithmetic is self.plain and (index or self.form == "published"):
             x = g.transpose(g.reshape(x, 0, -1, mels + width - 1, channels), 0, 3, 1, 2)
             x = g.op("Conv", x, arithmetic.weight(weight), arithmetic.weight(bias), strides=[step, 1])
             return g.reshape(g.transpose(x, 0, 2, 3, 1), -1, mels * out)
@@ -242,9 +242,13 @@ class _Writer:
     def feed_forward(self, x: str, name: str) -> tuple[str, F32]:
         """Half of the gated feed-forward, its last bias not yet added."""
         linear = self.fast.linear
-        gate = self.silu(linear(x, self.get(f"{name}.linear1.weight").T, self.get(f"{name}.linear1.bias")))
+        gate = linear(x, self.get(f"{name}.linear1.weight").T, self.get(f"{name}.linear1.bias"))
         value = linear(x, self.get(f"{name}.linearv.weight").T, self.get(f"{name}.linearv.bias"))
-        product = self.graph.op("Mul", gate, value)
+        if self.form == "portable":
+            # So that no engine works the SiLU into the product before it: OpenVINO would, and take four times as long.
+            product = self.graph.op("Mul", self.graph.op("Mul", gate, value), self.graph.op("Sigmoid", gate))
+        else:
+            product = self.graph.op("Mul", self.silu(gate), value)
         return linear(product, 0.5 * self.get(f"{name}.linear2.weight").T), 0.5 * self.get(f"{name}.linear2.bias")
 
     def convolution(self, x: str, name: str, history: str) -> tuple[str, F32, str]:
@@ -252,9 +256,14 @@ class _Writer:
         g, config = self.graph, self.config
         dim, past = config.d_model, config.conv_kernel_size - 1
         weight, bias = self.get(f"{name}.pointwise_conv1.weight")[:, :, 0].T, self.get(f"{name}.pointwise_conv1.bias")
-        value = self.fast.linear(x, weight[:, :dim], bias[:dim])
-        gate = g.op("Sigmoid", self.fast.linear(x, weight[:, dim:], bias[dim:]))
-        gated = g.transpose(g.reshape(g.op("Mul", value, gate), self.batch, -1, dim), 0, 2, 1)
+        if self.form == "portable":
+            # One product, cut after it: behind a product of its own the sigmoid would be worked into it, see above.
+            value, gate = g.split(g.reshape(self.fast.linear(x, weight, bias), self.batch, -1, 2 * dim), 2, dim, dim)
+        else:
+            value = self.fast.linear(x, weight[:, :dim], bias[:dim])
+            gate = self.fast.linear(x, weight[:, dim:], bias[dim:])
+        gated = g.op("Mul", value, g.op("Sigmoid", gate))
+        gated = g.transpose(g.reshape(gated, self.batch, -1, dim), 0, 2, 1)
         joined = g.concat(2, g.reshape(history, 0, dim, past), gated)
         weight, bias = self.fold_batch_norm(f"{name}.depthwise_conv.conv", f"{name}.batch_norm")
         mixed = self.depthwise(joined, weight, bias)
