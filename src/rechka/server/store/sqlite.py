@@ -16,6 +16,8 @@ from rechka.server.store.words import stems
 
 BUSY_S = 5.0
 """How long a locked database is waited for."""
+SECURE_DELETE = (3, 42)
+"""SQLite from which the index forgets deleted words at once; before, when its parts are merged."""
 RETRY_S = 2.0
 RETRY_FULL_S = 60.0
 
@@ -41,11 +43,12 @@ class SqliteStore(SqlStore):
             self._connection.execute("PRAGMA synchronous = FULL")  # an accepted job outlives a power cut
             self._connection.execute("PRAGMA secure_delete = ON")  # deleted means gone
         # Without remove_diacritics й would be и.
-        self._create(
-            ["CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(stems, tokenize = 'unicode61 remove_diacritics 0')"]
-        )
-        with _translated(), contextlib.suppress(sqlite3.OperationalError):  # SQLite before 3.42 does not know it
-            self._connection.execute("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
+        more = [
+            "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(stems, tokenize = 'unicode61 remove_diacritics 0')"
+        ]
+        if sqlite3.sqlite_version_info >= SECURE_DELETE:
+            more.append("INSERT INTO words (words, rank) VALUES ('secure-delete', 1)")
+        self._create(more)
 
     def now(self) -> float:
         """See ``Store``."""
