@@ -316,6 +316,11 @@ async def _event(connection: h11.Connection, reader: asyncio.StreamReader) -> An
         except asyncio.TimeoutError:
             raise FetchFailed(f"nothing came for {IDLE_S:g} s", retry_after_s=RETRY_S) from None
         connection.receive_data(data)
+        if not data:
+            try:
+                return connection.next_event()
+            except h11.RemoteProtocolError:
+                raise FetchFailed("the answer broke off", retry_after_s=RETRY_S) from None
     return event
 
 
