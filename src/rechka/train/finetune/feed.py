@@ -251,8 +251,11 @@ class Feed:
                 self._owed -= len(again.samples) / rate
         rng = np.random.default_rng([self._config.seed, self._number, 1])
         members = [(clip, True) for clip in own] + [(clip, False) for clip in other]
-        batches = cut(members, self._config.optim.batch_seconds * rate, rng)
+        batches = self._batches(members, rng)
         self._window = [batches[i] for i in rng.permutation(len(batches))]
+
+    def _batches(self, members: list[tuple[Clip, bool]], rng: np.random.Generator) -> list[list[tuple[Clip, bool]]]:
+        return cut(members, self._config.optim.batch_seconds * self._learner.sample_rate, rng)
 
     def _built(self, members: list[tuple[Clip, bool]], seed: tuple[int, ...]) -> Batch:
         """Change, lay out and pad the members."""

@@ -34,6 +34,7 @@ from rechka.train.finetune.learners import Learner, open_learner
 from rechka.train.finetune.publish import publish, starting_point
 from rechka.train.finetune.report import Reporter, Tick
 from rechka.train.finetune.survey import Spoken, read_dev, read_noises, survey
+from rechka.types import F32
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def _settle(config: FinetuneConfig, out: Path) -> None:
             raise UsageError(f"{out} holds other things: {', '.join(others[:3])}", remedy="name a new folder")
         path.write_text(config.to_toml(), encoding="utf-8")
         return
-    before = FinetuneConfig.load(path)
+    before = type(config).load(path)
     if _same(before) != _same(config):
         changed = [key for key, value in _same(config).items() if _same(before)[key] != value]
         raise UsageError(
@@ -163,7 +164,7 @@ class Run:
         """Train until the end, unless that was reached before."""
         if not self.done:
             noises = read_noises(self.config.wave.noise_files, self.learner.sample_rate)
-            self.feed = Feed(self.config, self.learner, noises, self.position)
+            self.feed = self._open_feed(noises)
             self.position = self.feed.position
             if not self.looks:
                 self._look()
@@ -179,6 +180,9 @@ class Run:
             waiting.cancel()
             self._tell_counts()
         self._score_best()
+
+    def _open_feed(self, noises: Sequence[F32]) -> Feed:
+        return Feed(self.config, self.learner, noises, self.position)
 
     def _step(self, waiting: Future[Batch]) -> Future[Batch]:
         """One step of the optimiser; takes the batch that is being made, returns the next one."""
