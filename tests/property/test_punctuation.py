@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rechka.models.punctuator import embedded
 from rechka.text.punctuation import LivePunctuator
-from rechka.text.word_hashes import NUM_PIECES, NUM_WORDS, folded, hashes
+from rechka.text.word_hashes import NUM_PIECES, NUM_WORDS, hashes
 from rechka.types import Final, Partial, Segment, Word
 
 WORDS = (
@@ -74,4 +74,3 @@ def test_any_text_has_hashes(text: str) -> None:
     assert 0 <= words.min() <= words.max() < NUM_WORDS
     assert 0 <= pieces.min() <= pieces.max() < NUM_PIECES
     assert words[0] == words[3]
-    assert folded(folded(text)) == folded(text)
