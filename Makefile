@@ -23,7 +23,7 @@ help:
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make docs    write docs/help.md and docs/errors.md from the program"
 	@echo "make picture draw docs/images/terminal.svg from what the program prints for $(RECORDING)"
-	@echo "make bench   measurements against ONNX Runtime, sherpa-onnx and pyctcdecode; takes a while"
+	@echo "make bench   measurements against sherpa-onnx, pyctcdecode, faster-whisper and others; takes a while"
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
 
@@ -67,6 +67,7 @@ bench: $(VENV)/.test $(VENV)-bench/.ready
 	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/beam_search.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/file_mode.py --sherpa-python $(VENV)-bench/bin/python
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity_sherpa.py --write docs/parity.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/whisper_parity.py --theirs $(VENV)-bench/bin/python --write docs/whisper_parity.md
 
 $(VENV)-bench/.ready: benchmarks/requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what rechka is measured against (once)" >&2
