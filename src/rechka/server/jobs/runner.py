@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +13,11 @@ from typing import IO
 
 from rechka.engine import SessionOptions, transcribe
 from rechka.errors import (
-    AudioError,
     Draining,
     FetchFailed,
     Overloaded,
     RechkaError,
+    ServiceError,
     StorageBusy,
     StorageFull,
     StreamClosed,
@@ -136,7 +137,8 @@ class Runner:
                 yield file
             return
         try:
-            opened = self.spool.path(job.id).open("rb")
+            # By its number, so that no message about it names our folders.
+            opened = os.fdopen(os.open(self.spool.path(job.id), os.O_RDONLY), "rb")
         except OSError as error:
             raise StreamFailed(
                 f"the audio of the job cannot be read: {error.strerror}", remedy="send it again"
@@ -175,7 +177,7 @@ class Runner:
             failure = error.to_dict()
             delivery = self._desk.news(replace(job, state="failed", error=failure, finished=self.store.now()))
             outcome = Outcome("failed", error=failure, delivery=delivery)
-            await self._finish(job, outcome, keep_audio=not isinstance(error, AudioError))
+            await self._finish(job, outcome, keep_audio=isinstance(error, ServiceError))
 
     def _again(self, job: Job, error: BaseException) -> float | None:
         """Seconds after which the job is begun again by itself; None if it has failed."""

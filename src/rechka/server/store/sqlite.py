@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rechka.errors import StorageBusy, StorageFull
-from rechka.server.store.records import Term
+from rechka.server.store.records import Purged, Term
 from rechka.server.store.sql import SqlStore, Transaction
 from rechka.server.store.words import stems
 
@@ -58,6 +58,23 @@ class SqliteStore(SqlStore):
         """See ``Store``."""
         with self._lock:
             self._connection.close()
+
+    def delete(self, id: str, owner: str | None) -> bool:
+        """See ``Store``."""
+        found = super().delete(id, owner)
+        self._wipe()
+        return found
+
+    def purge(self, *, jobs_before: float, entries_before: float) -> Purged:
+        """See ``Store``."""
+        purged = super().purge(jobs_before=jobs_before, entries_before=entries_before)
+        self._wipe()
+        return purged
+
+    def _wipe(self) -> None:
+        """Empty the log, where deleted rows still are; if others read it just now, the next time."""
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextlib.contextmanager
     def _begin(self, *, write: bool) -> Iterator[Transaction]:
