@@ -233,3 +233,13 @@ def test_the_choice_is_the_last_good_one_or_the_calmest(items: list[tuple[set[st
     calm = [one for one in attempts if not {"compression", "loop"} & set(one.reasons)]
     assert chosen.failed
     assert chosen.logprob == max(one.logprob for one in calm or attempts)
+
+
+def test_windows_share_calls_only_with_prompts_of_the_same_shape() -> None:
+    prompts = [Prompt((1,) * n, HEAD, stamps=s) for n in (0, 2) for s in (False, True)] * 2
+    kernel = ScriptedKernel(lambda ask: said("да"))
+    decode(kernel, CODEC, [Task(np.zeros(1600, np.float32), prompt) for prompt in prompts], WhisperOptions())
+    assert sorted(len(call) for call in kernel.calls) == [2, 2, 2, 2]
+    for call in kernel.calls:
+        assert len({ask.prompt.index(CODEC.special.start) for ask in call}) == 1
+        assert len({CODEC.special.no_stamps in ask.prompt for ask in call}) == 1

@@ -79,6 +79,18 @@ def test_hotwords_stand_first_and_leave_half_of_the_room() -> None:
     assert before(CODEC, hotwords=["слово " * 200]) == ()  # one that does not fit is left out whole
 
 
+@given(st.integers(0, 500), st.integers(0, 60))
+def test_text_before_never_takes_more_than_223_tokens(num_previous: int, num_hotwords: int) -> None:
+    previous = CODEC.encode(" ".join(f"слово{i}" for i in range(num_previous)))
+    hotwords = [f"имя{i} фамилия отчество" for i in range(num_hotwords)]
+    found = before(CODEC, hotwords=hotwords, previous=previous)
+    assert len(found) <= MAX_PREVIOUS == 223
+    kept = min(num_hotwords, MAX_HOTWORDS // 3)  # whole, the first ones first
+    assert CODEC.decode(found).count("фамилия") == kept
+    room = MAX_PREVIOUS - 3 * kept
+    assert list(found[3 * kept :]) == previous[max(0, len(previous) - room) :]  # the newest
+
+
 def test_thousands_of_hotwords_cost_no_more_than_those_that_can_fit() -> None:
     class Counting(WordCodec):
         encoded = 0
