@@ -32,6 +32,8 @@ PROTOCOLS = (
     "realtime",
     "jobs",
     "history",
+    "telephony",
+    "webrtc",
     "page",
 )
 """Modules of ``rechka.server.routes``; each has ``routes(service)``."""

@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
         """All ports are open."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._wyoming: asyncio.Server | None = None
+        self._others: list[asyncio.Server] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open for clients once the models are warm."""
@@ -95,13 +95,17 @@ class Server(uvicorn.Server):
         if self.service.settings.wyoming_port:
             from rechka.server import wyoming
 
-            self._wyoming = await wyoming.start(self.service)
+            self._others.append(await wyoming.start(self.service))
+        if self.service.settings.audiosocket_port:
+            from rechka.server.telephony import audiosocket
+
+            self._others.append(await audiosocket.start(self.service))
         self.listening = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The end, after the drain."""
-        if self._wyoming is not None:
-            self._wyoming.close()
+        for other in self._others:
+            other.close()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -23,6 +23,7 @@ from rechka.recognizers import Asr
 from rechka.server.auth import Auth, Meter, Principal, owner_of, require
 from rechka.server.history import Recorder
 from rechka.server.settings import Settings
+from rechka.server.telephony.calls import Calls
 from rechka.types import Event, Transcript
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rechka.server")
 
+REPORTS_S = 5.0
+"""How long the end waits for calls to be reported."""
 LAG_S = 0.05
 """How often the event loop is asked how late it is."""
 FOREIGN_MODELS = (
@@ -87,6 +90,7 @@ class Service:
         self.started = int(time.time())
         self.draining = False
         self.connections = 0
+        self.calls = Calls(s)
         self._files = asyncio.Semaphore(s.max_files)
         self._waiting = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -97,6 +101,7 @@ class Service:
             "rechka_streams", "Open sessions.", lambda: {(n,): e.active for n, e in self.engines.items()}, ("model",)
         )
         m.gauge("rechka_connections", "Open connections.", lambda: self.connections)
+        m.gauge("rechka_calls", "Calls whose audio comes now.", lambda: self.calls.active)
         m.gauge("rechka_ready", "1 if new streams are taken.", lambda: int(self.ready))
         m.gauge(
             "rechka_queue_age_seconds",
@@ -127,12 +132,14 @@ class Service:
         grace = self.settings.grace_s
         jobs = [self.jobs.drain(grace)] if self.jobs is not None else []
         await asyncio.gather(*jobs, *(engine.drain(grace) for engine in self.engines.values()))
+        await self.calls.settle(REPORTS_S)
 
     async def close(self) -> None:
         """Stop everything."""
         self.draining = True
         if self.jobs is not None:
             await self.jobs.stop()
+        await self.calls.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

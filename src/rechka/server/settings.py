@@ -20,8 +20,9 @@ from rechka.hub import toml
 PREFIX = "RECHKA_"
 MAX_FILE_BYTES = 1 << 20
 HISTORY = ("off", "text-free", "on")
-SECRETS = ("token_secret", "webhook_secret", "database")
+SECRETS = ("token_secret", "webhook_secret", "database", "twilio_auth_token", "webrtc_ice_password")
 """Never shown; an address of a database may hold a password."""
+ICE = ("stun:", "stuns:", "turn:", "turns:")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 
@@ -127,6 +128,35 @@ class Settings:
         (), "fetch", "Networks such as 10.1.0.0/16 that fetch and webhooks may reach although they are not public."
     )
 
+    audiosocket_port: int = _setting(0, "telephone", "TCP port for Asterisk's AudioSocket, 9092 is usual; 0: off.")
+    audiosocket_ids: tuple[str, ...] = _setting(
+        (), "telephone", "UUIDs of calls that are let in without being announced; * and ? stand for any letters."
+    )
+    audiosocket_peers: tuple[str, ...] = _setting(
+        (), "telephone", "Addresses and networks of the Asterisk servers; others are turned away."
+    )
+    twilio_auth_token: str = _setting(
+        "", "telephone", "Auth token of the Twilio account; with it /v1/twilio takes signed connections only."
+    )
+    public_url: str = _setting(
+        "", "telephone", "How clients see this server, such as wss://asr.example.org; Twilio signs addresses."
+    )
+    call_webhook: str = _setting(
+        "", "telephone", "Address that gets the transcript of every call at its end; signed if webhook_secret is set."
+    )
+    call_keep_s: float = _setting(
+        600.0, "telephone", "How long the events of a call can be read after its end.", unit="s"
+    )
+    max_calls: int = _setting(1000, "telephone", "Calls that are announced, open, or kept for reading.")
+
+    webrtc: bool = _setting(False, "webrtc", "Take audio over WebRTC, /v1/webrtc; needs the webrtc extra.")
+    webrtc_ice: tuple[str, ...] = _setting(
+        (), "webrtc", "ICE servers, such as stun:stun.example.org:3478 or turn:turn.example.org:3478."
+    )
+    webrtc_ice_user: str = _setting("", "webrtc", "User name for the turn servers.")
+    webrtc_ice_password: str = _setting("", "webrtc", "Password for the turn servers.")
+    max_webrtc: int = _setting(50, "webrtc", "WebRTC connections open at the same time.")
+
     log_level: str = _setting("info", "logs", "debug, info, warning or error. Texts and audio are never logged.")
     log_format: str = _setting("text", "logs", "text or json.")
     otlp_endpoint: str = _setting(
@@ -154,7 +184,7 @@ class Settings:
         Raises:
             UsageError: with the setting's name.
         """
-        for name in ("port", "wyoming_port"):
+        for name in ("port", "wyoming_port", "audiosocket_port"):
             _expect(0 <= getattr(self, name) <= 65535, name, "a port from 0 to 65535")
         _expect(all(0 < port <= 65535 for port in self.more_ports), "more_ports", "ports from 1 to 65535")
         _expect(
@@ -170,7 +200,8 @@ class Settings:
         positive = (
             "max_batch max_streams max_connections max_files max_queue_age_s inbox_s send_s max_session_s max_file_s "
             "max_message_kb max_upload_mb idle_s header_s file_wait_s job_workers max_jobs max_jobs_per_key "
-            "max_spool_mb job_attempts job_lease_s job_keep_h history_days fetch_s"
+            "max_spool_mb job_attempts job_lease_s job_keep_h history_days fetch_s "
+            "call_keep_s max_calls max_webrtc"
         )
         for name in positive.split():
             _expect(getattr(self, name) > 0, name, "above 0")
@@ -181,11 +212,12 @@ class Settings:
         for name, used in needs.items():
             _expect(not used or self.data_dir is not None, name, "left out, or given together with data_dir")
         _expect(bool(self.webhook_secret) or not self.webhooks, "webhook_secret", "given if webhooks are on")
-        try:
-            for network in self.private_networks:
-                ipaddress.ip_network(network)
-        except ValueError as error:
-            raise UsageError(f"private_networks: {error}", remedy="such as 10.1.0.0/16 or fd00::/8") from None
+        for name in ("private_networks", "audiosocket_peers"):
+            _check_networks(name, getattr(self, name))
+        for name, schemes in (("call_webhook", ("http://", "https://")), ("public_url", ("wss://", "ws://"))):
+            value = getattr(self, name)
+            _expect(not value or value.startswith(schemes), name, " or ".join(schemes) + "...")
+        _expect(all(url.startswith(ICE) for url in self.webrtc_ice), "webrtc_ice", " or ".join(ICE) + "...")
         _expect((self.tls_cert is None) == (self.tls_key is None), "tls_cert", "given together with tls_key")
         if not self.loopback and self.wyoming_port and not self.allow_anonymous:
             raise UsageError(
@@ -353,6 +385,14 @@ def _typed(kind: type, value: Any, where: str) -> Any:
 
 def _word(kind: type) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", Path: "a path", str: "a text"}[kind]
+
+
+def _check_networks(name: str, networks: tuple[str, ...]) -> None:
+    try:
+        for network in networks:
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}", remedy="such as 10.1.0.0/16 or fd00::/8") from None
 
 
 def _expect(good: bool, name: str, wanted: str) -> None:

@@ -14,6 +14,12 @@ OTHERS = {
     "/v1/listen": ("Deepgram, live", "https://developers.deepgram.com/reference/speech-to-text/listen-streaming"),
     "/v1/realtime": ("OpenAI Realtime, transcription", "https://platform.openai.com/docs/guides/realtime"),
     "/api/ws": ("T-one's demonstration", "https://github.com/voicekit-team/T-one"),
+    "/v1/asterisk": ("Asterisk, chan_websocket", "https://docs.asterisk.org/Configuration/Channel-Drivers/WebSocket/"),
+    "/v1/twilio": ("Twilio Media Streams", "https://www.twilio.com/docs/voice/media-streams/websocket-messages"),
+    "/v1/calls/{id}/events": (
+        "What is said in a call; docs/telephony.md",
+        "https://html.spec.whatwg.org/#server-sent-events",
+    ),
     "/ws": ("ASR_FastAPI_WS_RU", "https://github.com/gubernskyav/ASR_FastAPI_WS_RU"),
 }
 """Sockets whose messages others define: path -> name and where."""

@@ -42,7 +42,7 @@ def openapi(*, keys: bool) -> dict[str, Any]:
     Args:
         keys: whether requests need a key here.
     """
-    from rechka.server.describe import jobs  # it builds on this module
+    from rechka.server.describe import calls, jobs  # they build on this module
 
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -50,7 +50,7 @@ def openapi(*, keys: bool) -> dict[str, Any]:
             "title": "rechka", "version": __version__,
             "description": "Russian speech recognition. Sockets are described in /asyncapi.json.",
         },
-        "paths": {**_health(), **_openai(), **_deepgram(), **_original(), **jobs.paths(), **_page()},
+        "paths": {**_health(), **_openai(), **_deepgram(), **_original(), **jobs.paths(), **calls.paths(), **_page()},
         "components": {
             "schemas": {**COMMON, **_SCHEMAS, **jobs.SCHEMAS},
             "securitySchemes": {
