@@ -214,6 +214,8 @@ def test_progress_is_told(tmp_path):
         assert any(0 < progress < 1 for progress in seen), seen
         numbers = ask(server, "GET", "/metrics")[2]
         assert 'rechka_jobs_ended_total{state="done"} 1' in numbers
+        assert job["id"] not in numbers
+        assert "/v1/jobs/{id}" in numbers
 
 
 def test_without_a_folder_there_are_no_jobs():

@@ -196,4 +196,8 @@ def serve(settings: Settings, models: Mapping[str, Asr], *, started: Callable[[i
         server = Server(make_service(settings, models))
         await server.serve(listeners)
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,6 +59,18 @@ class Desk:
             except (StorageBusy, StorageFull) as error:  # noqa: PERF203
                 log.warning("what must be written waits: %s", error.message)
                 await asyncio.sleep(PATIENCE_S)
+
+    @contextlib.asynccontextmanager
+    async def lasting(self, what: str) -> AsyncIterator[None]:
+        """One round of a loop that must never end: a storage that is busy is no news, a fault of ours is."""
+        try:
+            yield
+        except (StorageBusy, StorageFull) as error:
+            log.info("%s: %s", what, error.message)
+            await asyncio.sleep(PATIENCE_S)
+        except Exception as error:
+            log.error("%s: a round failed", what, exc_info=error)
+            await asyncio.sleep(PATIENCE_S)
 
     def remove_audio(self, job: Job) -> None:
         """The audio of a job is not needed any more."""

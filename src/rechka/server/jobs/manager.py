@@ -30,6 +30,7 @@ from rechka.errors import (
 from rechka.server.auth import Principal, owner_of
 from rechka.server.fetch import Guard
 from rechka.server.jobs.desk import Desk
+from rechka.server.jobs.quota import JobMeter
 from rechka.server.jobs.runner import POLL_S, Runner
 from rechka.server.jobs.spool import Spool
 from rechka.server.store import Delivery, Entry, Job, Store, open_store
@@ -138,7 +139,8 @@ class Jobs(Desk):
         """
         if self.service.draining:
             raise Draining("the server is about to stop", remedy="try another server", retry_after_s=5.0)
-        self.service.auth.meter(principal).end()  # refuses if the quota of the day is used up
+        auth = self.service.auth
+        JobMeter(principal.key, auth.usage(principal)).audio(0.0)  # refuses if the quota of the day is used up
         if callback:
             if not self.service.settings.webhooks:
                 raise Forbidden("this server calls no addresses", remedy="leave callback_url out, and ask for the job")
@@ -257,7 +259,7 @@ class Jobs(Desk):
         while True:
             await asyncio.sleep(TEND_S)
             elapsed += TEND_S
-            with contextlib.suppress(StorageBusy, StorageFull):
+            async with self.lasting("upkeep of jobs"):
                 await self._adopt()
                 await self.ledger.sync()
                 self._counts = await self.call(self.store.counts)
@@ -308,7 +310,7 @@ class Jobs(Desk):
         while True:
             self.mail.clear()
             delivery: Delivery | None = None
-            with contextlib.suppress(StorageBusy, StorageFull):
+            async with self.lasting("callbacks"):
                 delivery = await self.call(self.store.due, lease_s=2 * SEND_S, attempts=len(BACKOFF_S) + 1)
                 if delivery is not None:
                     wait = await self._webhooks.send(delivery)

@@ -69,11 +69,11 @@ class Runner:
         while not self._desk.stopping:
             self._desk.wake.clear()
             job: Job | None = None
-            with contextlib.suppress(StorageBusy, StorageFull):
+            async with self._desk.lasting("a worker of jobs"):
                 job = await self._claimed(settings.job_lease_s)
-            if job is not None:
-                await self._run(job)
-            elif not self._desk.stopping:
+                if job is not None:
+                    await self._run(job)
+            if job is None and not self._desk.stopping:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._desk.wake.wait(), POLL_S)
 

@@ -13,7 +13,7 @@ from rechka.server.auth import Principal
 from rechka.server.jobs import Jobs
 from rechka.server.jobs.manager import scope_of
 from rechka.server.jobs.shape import entry_dict
-from rechka.server.routes.jobs import page_of, rendered
+from rechka.server.routes.jobs import name_path, page_of, rendered
 from rechka.server.service import Service
 from rechka.server.store.records import Entry
 from rechka.server.store.words import Marker, parse
@@ -72,6 +72,7 @@ def routes(service: Service) -> list[BaseRoute]:
 
 
 def _enter(service: Service, request: Request) -> tuple[Principal, Jobs]:
+    name_path(request)
     principal = service.identify(request, "history")
     if service.jobs is None or service.settings.history == "off":
         raise NoSuchThing("this server keeps no history", remedy="set data_dir and history")

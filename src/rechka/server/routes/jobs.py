@@ -112,10 +112,18 @@ def routes(service: Service) -> list[BaseRoute]:
 
 
 def _enter(service: Service, request: Request) -> tuple[Principal, Jobs]:
+    name_path(request)
     principal = service.identify(request, "jobs")
     if service.jobs is None:
         raise NoSuchThing("this server keeps no jobs", remedy="set data_dir, or send recordings to be answered at once")
     return principal, service.jobs
+
+
+def name_path(request: Request) -> None:
+    """Count and log the request under its pattern: names of jobs would make a metric each."""
+    parts = request.scope["path"].split("/")  # "", "v1", "jobs", the name, what of it
+    parts[3:4] = ["{id}"] if "id" in request.path_params else []
+    request.scope["route_path"] = "/".join(parts)
 
 
 def page_of(query: QueryParams) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from rechka.errors import MissingExtra, StorageBusy, StorageFull
 from rechka.server.store.records import Term
 from rechka.server.store.sql import SqlStore, Transaction
 from rechka.server.store.words import stems
+
+log = logging.getLogger("rechka.server")
 
 CONNECT_S = 10
 STATEMENT_MS = 20_000
@@ -92,6 +95,8 @@ class PostgresStore(SqlStore):
             self._drop()
             if isinstance(error, errors.DiskFull):
                 raise StorageFull("no room for the database", remedy="try later", retry_after_s=RETRY_FULL_S) from None
+            if isinstance(error, self._psycopg.OperationalError):  # says why, and quotes nothing of what is stored
+                log.warning("PostgreSQL: %s", error)
             # Its message may quote what was to be stored, or name the server.
             raise StorageBusy(
                 f"the database cannot be used now ({type(error).__name__})",
