@@ -283,6 +283,9 @@ def test_masks_are_within_their_limits_and_a_function_of_the_seed() -> None:
     assert times[1, :40].sum() <= 3 * 4
     assert not times[1, 44:].any()
     assert bands.sum(axis=1).max() <= 7
+    few = masked([200] * 50, 200, (1,), MaskOptions(time_masks=0, band_masks=1, bands=15), bands=15)
+    assert few.shape == (50, 200, 15)
+    assert few.all(axis=1).sum(axis=1).max() == 4  # 15 of 64, in a model that has 15
     assert not masked([10], 10, (0,), MaskOptions(time_masks=0, band_masks=0)).any()
 
 

@@ -76,7 +76,7 @@ def convert(
         OutputError: the folder cannot be written.
     """
     with staged(out) as folder:
-        write = _tone if "encoder.temportal_reduction.conv.weight" in source.arrays else _gigaam
+        write = _writer(source)
         plan = write(source, folder, int8, tell)
         if name is not None:
             plan.name = name
@@ -118,6 +118,33 @@ def staged(out: Path) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _writer(source: Source) -> Callable[[Source, Path, bool, Tell], _Plan]:
+    """What writes models of the source's family."""
+    if "encoder.temportal_reduction.conv.weight" in source.arrays:
+        return _tone
+    return _conformer if "subsampling.one.weight" in source.arrays else _gigaam
+
+
+def _conformer(source: Source, folder: Path, int8: bool, tell: Tell) -> _Plan:
+    from rechka.export.conformer import export, refill
+    from rechka.nn.conformer import load_conformer
+
+    if int8:
+        raise UsageError("the embedded model's family has no form in 8 bits", remedy="leave int8 out")
+    module = load_conformer(source.arrays, source.config, what=str(source.path))
+    beside = source.path.with_name("model.onnx")  # where its weights came from, or what was written of them
+    if beside.is_file():
+        difference = refill(module, beside, folder / "model.onnx")
+    else:
+        difference = export(module, folder / "model.onnx")
+    tell(f"fp32: log-probabilities differ by at most {difference:.1g}")
+    plan = _Plan(_name("conformer", source.name), "conformer", "unknown", title=f"Conformer {source.name}")
+    plan.files["model"] = "model.onnx"
+    plan.params = {"chunk_ms": module.config.chunk * 40}
+    _write_config(folder / "config.json", module.config.to_dict())
+    return plan
 
 
 def _gigaam(source: Source, folder: Path, int8: bool, tell: Tell) -> _Plan:

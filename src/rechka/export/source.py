@@ -17,6 +17,8 @@ from rechka.nn.weights import read_weights
 Array = NDArray[Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.ckpt")
+_GRAPH = "model.onnx"
+"""The embedded model's graph carries its weights by name; others do not, which reading them tells."""
 _MAX_CONFIG = 1 << 24
 
 
@@ -63,6 +65,10 @@ def read_source(path: Path, *, tokenizer: Path | None = None) -> Source:
     name, fine_tuned = "", False
     if path.suffix == ".safetensors":
         arrays = read_weights(path, prefix="")
+    elif path.suffix == ".onnx":
+        from rechka.export.conformer import read_graph
+
+        arrays, config = read_graph(path)
     else:
         with TorchFile(path) as file:
             tensors = file.tensors("state_dict") or file.tensors("model") or file.tensors()
@@ -86,6 +92,8 @@ def _weights_file(path: Path) -> Path:
             raise ModelNotFound(f"no checkpoint at {path}", remedy="check the path")
         return path.absolute()
     found = [path / name for name in _WEIGHTS if (path / name).is_file()] or sorted(path.glob("*.ckpt"))
+    if not found and (path / _GRAPH).is_file():
+        return (path / _GRAPH).absolute()
     if not found:
         raise ModelNotFound(f"no checkpoint in {path}", remedy=f"it should hold {' or '.join(_WEIGHTS)}")
     if len(found) > 1 and found[0].name not in _WEIGHTS:

@@ -9,12 +9,17 @@ chunk-by-chunk steps, which is how it is exported.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rechka.errors import BadModelFile
+from rechka.nn.weights import check_names
 
 SUBSAMPLING = 4
 """10 ms features per 40 ms frame."""
@@ -342,3 +347,23 @@ class StreamingConformer(nn.Module):
         allowed = (key[None, :] < (query + chunk)[:, None]) & (key[None, :] >= (query - left)[:, None])
         real = key[None, :] >= (left - heard)
         return (allowed[None] & real[:, None, :])[:, None]
+
+
+def load_conformer(arrays: Mapping[str, Any], config: Mapping[str, Any] | None, *, what: str) -> StreamingConformer:
+    """The network of some weights.
+
+    Args:
+        arrays: by the names of the module's parameters.
+        config: as ``ConformerConfig.to_dict`` gives it.
+        what: the weights are of, for messages.
+    Raises:
+        BadModelFile: weights or a configuration that do not fit.
+    """
+    try:
+        module = StreamingConformer(ConformerConfig.from_dict(dict(config or {})))
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise BadModelFile(f"{what}: the configuration makes no Conformer: {error!s:.200}") from None
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check_names(arrays, shapes, what=what)
+    module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    return module

@@ -99,7 +99,7 @@ class MaskOptions:
 
     Attributes:
         time_masks, time_ms, time_share: number, greatest width, and greatest share of a recording that one may take.
-        band_masks, bands: number and greatest width, of 64 mel bands.
+        band_masks, bands: number and greatest width, of 64 mel bands; models with fewer get narrower ones.
     """
 
     time_masks: int = 10

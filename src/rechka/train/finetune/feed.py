@@ -305,10 +305,13 @@ def cut(members: list[tuple[Clip, bool]], budget: float, rng: np.random.Generato
     return batches
 
 
-def masked(counts: Sequence[int], frames: int, seed: tuple[int, ...], options: MaskOptions) -> NDArray[np.bool_]:
-    """(B, F, 64) True where SpecAugment hides a cell of recordings with so many features each."""
+def masked(
+    counts: Sequence[int], frames: int, seed: tuple[int, ...], options: MaskOptions, bands: int = MEL_BANDS
+) -> NDArray[np.bool_]:
+    """(B, F, bands) True where SpecAugment hides a cell of recordings with so many features each."""
     rng = np.random.default_rng([*seed, 3])
-    hidden = np.zeros((len(counts), frames, MEL_BANDS), bool)
+    hidden = np.zeros((len(counts), frames, bands), bool)
+    widest = round(options.bands * bands / MEL_BANDS)
     for row, count in zip(hidden, counts, strict=True):
         most = int(min(options.time_ms / 1000.0 / FEATURE_S, options.time_share * count))
         for _ in range(options.time_masks):
@@ -316,7 +319,7 @@ def masked(counts: Sequence[int], frames: int, seed: tuple[int, ...], options: M
             start = int(rng.integers(0, max(1, count - width)))
             row[start : start + width] = True
         for _ in range(options.band_masks):
-            width = int(rng.integers(0, options.bands + 1))
-            start = int(rng.integers(0, MEL_BANDS - width + 1))
+            width = int(rng.integers(0, widest + 1))
+            start = int(rng.integers(0, bands - width + 1))
             row[:, start : start + width] = True
     return hidden

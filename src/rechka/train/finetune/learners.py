@@ -280,6 +280,10 @@ def open_learner(source: Source) -> Learner:
     """
     if "encoder.temportal_reduction.conv.weight" in source.arrays:
         return _tone(source)
+    if "subsampling.one.weight" in source.arrays:
+        from rechka.train.finetune.small import open_conformer
+
+        return open_conformer(source)
     return _gigaam(source)
 
 

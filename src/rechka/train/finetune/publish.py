@@ -77,8 +77,15 @@ def publish(
         shutil.copyfile(learner.source.tokenizer, made / TOKENIZER)
         files["tokenizer"] = CardFile(TOKENIZER, (made / TOKENIZER).stat().st_size, optional=True)
     kept: dict[str, Any] = {}
+    if base is not None and "lm" in base.files:
+        lm = learner.source.path.parent / base.files["lm"].path
+        if lm.is_file():
+            shutil.copyfile(lm, made / lm.name)
+            files["lm"] = replace(base.files["lm"], path=lm.name)
+    if base is not None and base.family == card.family:
+        kept |= {"params": {**base.params, **card.params}, "confidence": base.confidence}
     if base is not None:
-        kept = {"license": base.license, "language": base.language, "decoder": base.decoder}
+        kept |= {"license": base.license, "language": base.language, "decoder": base.decoder}
         kept["segmenter"] = base.segmenter
         kept["title"] = {"en": f"{base.title.get('en', base.name)}, fine-tuned"}
         if "ru" in base.title:

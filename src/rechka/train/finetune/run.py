@@ -219,7 +219,7 @@ class Run:
         """Loss per label of a batch."""
         audio = torch.from_numpy(batch.audio).to(self.device)
         features, counts = self.learner.features(audio, torch.from_numpy(batch.lengths).to(self.device))
-        hidden = masked(counts.tolist(), features.shape[1], batch.seed, self.config.mask)
+        hidden = masked(counts.tolist(), features.shape[1], batch.seed, self.config.mask, features.shape[2])
         real = torch.arange(features.shape[1], device=self.device)[None, :, None] < counts[:, None, None]
         mean = (features * real).sum(dim=(1, 2), keepdim=True) / (counts[:, None, None] * features.shape[2])
         features = torch.where(torch.from_numpy(hidden).to(self.device), mean, features)
