@@ -1,0 +1,16 @@
+"""``rechka bench``: measures on this machine, with the models that are used on it."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb with its parts."""
+    group = typer.Typer(no_args_is_help=True, help="Measure: how fast, how many streams, how late.")
+    group.callback()(_top)
+    app.add_typer(group, name="bench")
+
+
+def _top() -> None:
+    """Measure: how fast, how many streams, how late."""
