@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rechka.recognizers.asr import refined
@@ -67,14 +68,15 @@ class Recorder:
         duration = 0.0 if session is None else session.fed_s - session.options.start_s
         if session is None or duration <= 0:
             return
-        whole = self._jobs.service.settings.history == "on"
+        self._jobs.remember(partial(self._entry, f"live_{session.id}", duration))
+
+    def _entry(self, id: str, duration: float) -> Entry:
+        name, language = self._model
         result: dict[str, Any] | None = None
-        if whole:
+        if self._jobs.service.settings.history == "on":
             ordered = tuple(sorted(self._segments, key=lambda segment: (segment.start, segment.channel)))
-            transcript = Transcript(ordered, language=self._model[1], model=self._model[0], duration=duration)
-            result = {**transcript.to_dict(), "truncated": False}
-        id = f"live_{session.id}"
-        self._jobs.remember(Entry(id, self._owner, "live", self._began, duration, self._model[0], result=result))
+            result = {**Transcript(ordered, language, name, duration).to_dict(), "truncated": False}
+        return Entry(id, self._owner, "live", self._began, duration, name, result=result)
 
 
 def transcript_of(result: Mapping[str, Any]) -> Transcript:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -242,10 +242,11 @@ class Jobs(Desk):
 
     # Live sessions
 
-    def remember(self, entry: Entry) -> None:
-        """Add a line to the history, soon."""
+    def remember(self, make: Callable[[], Entry]) -> None:
+        """Add a line to the history, soon; it is made beside the loop."""
 
         async def write() -> None:
+            entry = await asyncio.to_thread(make)
             await self.until_written(partial(self.store.remember, entry))
 
         task = asyncio.get_running_loop().create_task(write())

@@ -166,7 +166,7 @@ class Runner:
             return
         error = run.work.exception()
         if error is None:
-            await self._finish(job, self._done(run, run.work.result()))
+            await self._finish(job, await asyncio.to_thread(self._done, run, run.work.result()))
         elif (delay := self._again(job, error)) is not None:
             counted = isinstance(error, FetchFailed)
             await self._desk.until_written(partial(self.store.release, job, delay_s=delay, counted=counted))

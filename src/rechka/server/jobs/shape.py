@@ -54,7 +54,7 @@ def entry_dict(entry: Entry, *, owner: bool = False) -> dict[str, Any]:
         "duration": round(entry.duration, 3),
         "model": entry.model,
         "name": entry.name,
-        "has_text": entry.result is not None,
+        "has_text": entry.has_text,
     }
     return {**shown, "owner": entry.owner} if owner else shown
 

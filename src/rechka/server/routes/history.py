@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -39,21 +40,26 @@ def routes(service: Service) -> list[BaseRoute]:
         found = await jobs.call(
             jobs.store.entries, scope_of(principal), terms=terms, kind=kind, after=query.get("after"), limit=limit
         )
-        marker = Marker(terms)
-        data = [_line(entry, marker if terms else None, owner=principal.may("admin")) for entry in found]
+        marker, data = Marker(terms), []
+        for line in found:  # one transcript at a time: they may be long
+            entry = await jobs.call(jobs.store.entry, line.id, scope_of(principal)) if line.has_text else line
+            if entry is not None:  # it was forgotten just now
+                data.append(await asyncio.to_thread(_line, entry, marker, owner=principal.may("admin")))
         return JSONResponse({"data": data, "next": found[-1].id if len(found) == limit else None})
 
     async def one(request: Request) -> Response:
         principal, jobs = _enter(service, request)
         entry = await _entry(jobs, principal, request)
-        return JSONResponse({**entry_dict(entry, owner=principal.may("admin")), "result": entry.result})
+        shown = {**entry_dict(entry, owner=principal.may("admin")), "result": entry.result}
+        return await asyncio.to_thread(JSONResponse, shown)
 
     async def result(request: Request) -> Response:
         principal, jobs = _enter(service, request)
         entry = await _entry(jobs, principal, request)
         if entry.result is None:
             raise Conflict("the history has no text of it", remedy="texts are kept with history = on")
-        return rendered(entry.result, request.query_params.get("format", "json"), entry.id)
+        form = request.query_params.get("format", "json")
+        return await asyncio.to_thread(rendered, entry.result, form, entry.id)
 
     async def remove(request: Request) -> Response:
         principal, jobs = _enter(service, request)
@@ -87,14 +93,13 @@ async def _entry(jobs: Jobs, principal: Principal, request: Request) -> Entry:
     return entry
 
 
-def _line(entry: Entry, marker: Marker | None, *, owner: bool) -> dict[str, Any]:
+def _line(entry: Entry, marker: Marker, *, owner: bool) -> dict[str, Any]:
     """A line of a list: with its beginning, or with what was searched for and where."""
     shown = entry_dict(entry, owner=owner)
     if entry.result is None:
         return {**shown, "at": None, "snippet": []}
-    found = marker or Marker(())
-    at, text = found.place(entry.result)
-    return {**shown, "at": at, "snippet": found.snippet(text)}
+    at, text = marker.place(entry.result)
+    return {**shown, "at": at, "snippet": marker.snippet(text)}
 
 
 def _unknown(id: str) -> NoSuchThing:

@@ -82,7 +82,8 @@ def routes(service: Service) -> list[BaseRoute]:
         principal, jobs = _enter(service, request)
         job = await jobs.get(principal, request.path_params["id"])
         result = await jobs.call(jobs.store.result, job.id) if job.state == "done" else None
-        return JSONResponse(job_dict(job, result, owner=principal.may("admin")))
+        shown = job_dict(job, result, owner=principal.may("admin"))
+        return await asyncio.to_thread(JSONResponse, shown)  # hours of words take a while
 
     async def remove(request: Request) -> Response:
         principal, jobs = _enter(service, request)
@@ -95,7 +96,7 @@ def routes(service: Service) -> list[BaseRoute]:
         found = await jobs.call(jobs.store.result, job.id) if job.state == "done" else None
         if found is None:
             raise Conflict(f"the job is {job.state}, there is no result", remedy="wait until its status is done")
-        return rendered(found, request.query_params.get("format", "json"), job.id)
+        return await asyncio.to_thread(rendered, found, request.query_params.get("format", "json"), job.id)
 
     async def retry(request: Request) -> Response:
         principal, jobs = _enter(service, request)

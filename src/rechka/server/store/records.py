@@ -61,7 +61,8 @@ class Entry:
 
     Attributes:
         kind: ``job`` or ``live``.
-        result: transcript as in the JSON contract; None in a history without texts.
+        result: transcript as in the JSON contract; None in a history without texts, and in lists.
+        has_text: there is a result; filled in by the store.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Entry:
     model: str
     name: str = ""
     result: Mapping[str, Any] | None = None
+    has_text: bool = False
 
     @property
     def text(self) -> str:
@@ -246,7 +248,7 @@ class Store(Protocol):
     def entries(
         self, owner: str | None, *, terms: Sequence[Term], kind: str | None, after: str | None, limit: int
     ) -> list[Entry]:
-        """The newest first; only those with all terms."""
+        """The newest first, without their results, which may be long; only those with all terms."""
         ...
 
     def entry(self, id: str, owner: str | None) -> Entry | None:

@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS used (
 """
 
 COLUMNS = ", ".join(field.name for field in fields(Job))
-ENTRY = ", ".join(f"h.{name}" for name in ("id", "owner", "kind", "created", "duration", "model", "name", "result"))
+LINE = ", ".join(f"h.{name}" for name in ("id", "owner", "kind", "created", "duration", "model", "name"))
+LINE += ", CASE WHEN h.result IS NULL THEN 0 ELSE 1 END AS has_text"
 
 
 class Transaction(Protocol):
@@ -349,7 +350,7 @@ class SqlStore(ABC):
         if after is not None:
             where += " AND (h.created, h.id) < (SELECT created, id FROM history WHERE id = ?)"
             values = [*values, after]
-        sql = f"SELECT {ENTRY} FROM history AS h {join} WHERE {where} ORDER BY h.created DESC, h.id DESC LIMIT ?"
+        sql = f"SELECT {LINE} FROM history AS h {join} WHERE {where} ORDER BY h.created DESC, h.id DESC LIMIT ?"
         with self._reading() as tx:
             return [_entry(row) for row in tx.rows(sql, *values, limit)]
 
@@ -357,7 +358,7 @@ class SqlStore(ABC):
         """See ``Store``."""
         whose, values = _whose(owner)
         with self._reading() as tx:
-            rows = tx.rows(f"SELECT {ENTRY} FROM history AS h WHERE h.id = ?{whose}", id, *values)
+            rows = tx.rows(f"SELECT {LINE}, h.result FROM history AS h WHERE h.id = ?{whose}", id, *values)
             return _entry(rows[0]) if rows else None
 
     def _forget(self, tx: Transaction, condition: str, values: Sequence[Any]) -> int:
@@ -418,7 +419,9 @@ def _job(row: Mapping[str, Any]) -> Job:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(**{**row, "result": json.loads(row["result"]) if row["result"] else None})
+    result = row.get("result")
+    found = {**row, "result": json.loads(result) if result else None, "has_text": bool(row["has_text"])}
+    return Entry(**found)
 
 
 def _day(at: float) -> str:

@@ -151,6 +151,8 @@ class Marker:
 
     def hits(self, text: str) -> list[tuple[int, int]]:
         """Where words of the query stand in a text."""
+        if not self._words and not self._beginnings:
+            return []
         return [match.span() for match in WORD.finditer(text) if self._hit(match[0])]
 
     def _hit(self, word: str) -> bool:
