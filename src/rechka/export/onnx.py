@@ -73,6 +73,7 @@ def export_tone(
     form: str = "block",
     precision: str = "fp32",
     state: str | None = None,
+    calibration: Any = None,
 ) -> Drift:
     """Write a T-one model as ONNX.
 
@@ -81,10 +82,12 @@ def export_tone(
         output: the file to write; a file of that name is replaced at once or not at all.
         config: the architecture; None means the published one.
         form: ``"block"``: any number of chunks per run, for rechka; ``"published"``: one chunk per run, as the original
-            file, which sherpa-onnx and T-one's own pipeline read.
+            file, which sherpa-onnx and T-one's own pipeline read; ``"portable"``: any number of chunks per run,
+            standard operations, the fastest form for OpenVINO on a CPU.
         precision: ``"fp32"``, ``"fp16"`` (half the size) or ``"int8"`` (a quarter, and faster).
         state: ``"float32"`` or ``"float16"``; None means float16 for the published fp16 file, as in the original, and
             float32 otherwise.
+        calibration: for ``portable`` in int8, see ``tone.build``.
     Returns:
         What the file says against what torch says.
     Raises:
@@ -98,10 +101,12 @@ def export_tone(
         state = "float16" if (form, precision) == ("published", "fp16") else "float32"
     if state not in tone.STATES:
         raise UsageError(f"state must be one of {', '.join(tone.STATES)}, got {state!r}")
+    if form == "portable" and state != "float32":
+        raise UsageError(f"the portable form keeps its state in float32, got {state!r}")
     config = config or ToneConfig()
     arrays = weights if isinstance(weights, Mapping) else read_weights(weights)
     module = _module(arrays, config, what="the given arrays" if isinstance(weights, Mapping) else str(weights))
-    model = tone.build(arrays, config, form=form, precision=precision, state=state)
+    model = tone.build(arrays, config, form=form, precision=precision, state=state, calibration=calibration)
     check_model(model)
     signal = probe_signal(2, CHUNKS * config.chunk_samples)
     expected = _run_torch(module, signal, config.chunk_samples)

@@ -21,6 +21,8 @@ from rechka.export.quantize import LEVELS, MIN_SIZE, TINY, ZERO_POINT
 from rechka.types import F32
 
 BINS = 2048
+CHANNELS = 16
+"""Convolutions over fewer input channels, or no multiple of it, stay: nothing is gained, and OpenVINO 2026.4 crashes."""
 MOVES = frozenset({"Concat", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Operations that move values and do not change them: rounding before them is the same, and moves fewer bytes."""
 CLIPS = np.linspace(0.2, 1.0, 81)
@@ -43,14 +45,14 @@ def products(model: ModelProto, skip: frozenset[str] = frozenset()) -> list[_Pro
     """Products and convolutions by constant weights; depthwise convolutions are not worth it.
 
     Args:
-        skip: names of nodes to leave alone.
+        skip: names of nodes' results, which are then computed as before.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     paths = _Paths(model)
     found = []
     for node in model.graph.node:
         tensor = constants.get(node.input[1]) if len(node.input) > 1 else None
-        if tensor is None or tensor.data_type != TensorProto.FLOAT or node.name in skip:
+        if tensor is None or tensor.data_type != TensorProto.FLOAT or skip.intersection(node.output):
             continue
         axis = _channel_axis(node, tensor)
         if axis is not None and int(np.prod(tensor.dims)) >= MIN_SIZE:
@@ -65,7 +67,7 @@ def _channel_axis(node: Any, weight: TensorProto) -> int | None:
         return 1
     if node.op_type == "Gemm" and not attributes.get("transA"):
         return 0 if attributes.get("transB") else 1
-    if node.op_type == "Conv" and attributes.get("group", 1) == 1:
+    if node.op_type == "Conv" and attributes.get("group", 1) == 1 and weight.dims[1] % CHANNELS == 0:
         return 0
     return None
 

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from onnx import helper
 
 from rechka.export.arithmetic import FloatArithmetic
 from rechka.export.graph import MICROSOFT, Graph
 from rechka.export.quantize import Int8Arithmetic
+from rechka.export.quantize_static import calibrate, quantise_static
+from rechka.export.verify import probe_signal
 from rechka.features import tone as frontend
 from rechka.nn.tone_config import VOCABULARY, ToneConfig
 from rechka.types import F32
@@ -26,6 +30,10 @@ from rechka.types import F32
 PRECISIONS = ("fp32", "fp16", "int8")
 FORMS = ("block", "published", "portable")
 STATES = ("float32", "float16")
+LAYERED = ("mhsa", "conv")
+"""Parts of the state that have one piece per layer."""
+EXACT = ("spectrum", "mel", "scores")
+"""Products that stay in float32: the front end, whose values span many powers of ten, and the last one."""
 MASKED = -10000.0
 TOGETHER = (22, 2)
 """Neighbouring frequencies per row of the products that stand for the two subsampling convolutions; measured."""
@@ -59,17 +67,57 @@ def build(
     form: str = "block",
     precision: str = "fp32",
     state: str = "float32",
+    calibration: NDArray[np.int32] | None = None,
 ) -> Any:
     """The ``onnx.ModelProto`` of a model.
 
     Args:
         weights: arrays by un-prefixed name, as ``nn.weights.read_weights`` gives them.
-        form: ``"block"`` (any number of chunks, fused operations of ONNX Runtime) or ``"published"`` (one chunk,
-            standard operations only unless int8).
+        form: ``"block"`` (any number of chunks, fused operations of ONNX Runtime), ``"published"`` (one chunk,
+            standard operations only unless int8) or ``"portable"`` (any number of chunks, standard operations only,
+            so written that OpenVINO is fast; the state in one input per part and layer).
         precision: ``"fp32"``, ``"fp16"`` (weights stored in half, computed in float32) or ``"int8"``.
-        state: element type of the state, ``"float32"`` or ``"float16"``.
+        state: element type of the state, ``"float32"`` or ``"float16"``; the portable form knows float32 only.
+        calibration: for the portable form in int8, speech (B, n) as integers of 16 bits, a few seconds or more of what
+            the model will meet; None means synthetic sound, which is no substitute for it.
     """
-    return _Writer(weights, config, form, precision, state).model()
+    if (form, precision) != ("portable", "int8"):
+        return _Writer(weights, config, form, precision, state).model()
+    exact = frozenset(EXACT)
+    model = _Writer(weights, config, form, "fp32", state).model()
+    signal = probe_signal(2, 20 * config.chunk_samples, seed=5) if calibration is None else calibration
+    model = quantise_static(model, calibrate(model, _blocks(signal, config), skip=exact), skip=exact)
+    helper.set_model_props(model, metadata(config, form, precision))
+    return model
+
+
+def _blocks(signal: NDArray[np.int32], config: ToneConfig) -> Iterator[dict[str, Any]]:
+    """The signal in blocks of at most twenty chunks, each from silence."""
+    length = 20 * config.chunk_samples
+    whole = signal.shape[1] // config.chunk_samples * config.chunk_samples
+    for start in range(0, whole, length):
+        part = signal[:, start : min(start + length, whole), None]
+        states = {n: np.zeros((len(part), s), np.float32) for n, s in state_inputs(config, "portable").items()}
+        yield {"signal": part, **states}
+
+
+def state_inputs(config: ToneConfig, form: str) -> dict[str, int]:
+    """Names and sizes of the inputs that carry the state: one, or in the portable form one per part and layer."""
+    if form != "portable":
+        return {"state": config.state_size}
+    sizes: dict[str, int] = {}
+    for part, shape in config.state_shapes.items():
+        if part in LAYERED:
+            sizes |= {f"state_{part}_{layer}": math.prod(shape[1:]) for layer in range(shape[0])}
+        else:
+            sizes[f"state_{part}"] = math.prod(shape)
+    return sizes
+
+
+def _part(name: str) -> str:
+    """The part of the state that an input of the portable form belongs to."""
+    stem = name.removeprefix("state_")
+    return next((part for part in LAYERED if stem.startswith(f"{part}_") and stem[len(part) + 1 :].isdigit()), stem)
 
 
 class _Writer:
@@ -84,7 +132,7 @@ class _Writer:
         self.plain = plain
         self.fast = Int8Arithmetic(self.graph) if precision == "int8" else plain
         self.weights = weights
-        self.parts: dict[str, str] = {}
+        self.parts: dict[str, list[str]] = {}
 
     def get(self, name: str) -> F32:
         return np.asarray(self.weights[name], np.float32)
@@ -93,31 +141,47 @@ class _Writer:
 
     def model(self) -> Any:
         g, config = self.graph, self.config
-        self.batch = g.op("Shape", "state", end=1)
-        state = g.cast("state", "float32") if self.state == "float16" else "state"
-        sizes = [math.prod(shape) for shape in config.state_shapes.values()]
-        self.parts = dict(zip(config.state_shapes, g.split(state, 1, *sizes), strict=True))
+        sources = state_inputs(config, self.form)
+        self.batch = g.op("Shape", next(iter(sources)), end=1)
+        if self.form == "portable":
+            for name in sources:
+                self.parts.setdefault(_part(name), []).append(name)
+        else:
+            state = g.cast("state", "float32") if self.state == "float16" else "state"
+            sizes = [math.prod(shape) for shape in config.state_shapes.values()]
+            for part, flat in zip(config.state_shapes, g.split(state, 1, *sizes), strict=True):
+                size = math.prod(config.state_shapes[part])
+                count = config.state_shapes[part][0] if part in LAYERED else 1
+                self.parts[part] = g.split(flat, 1, *[size // count] * count) if count > 1 else [flat]
         following: dict[str, list[str]] = {name: [] for name in config.state_shapes}
         x = self.subsample(self.features(following), following)
         x = self.encode(x, following)
-        logits = self.plain.linear(
-            x, self.get("decoder.decoder_layers.0.weight")[:, :, 0].T, self.get("decoder.decoder_layers.0.bias")
-        )
+        head = self.plain.weight(self.get("decoder.decoder_layers.0.weight")[:, :, 0].T)
+        logits = g.op("MatMul", x, head, name=EXACT[2])
+        logits = self.plain.decode(logits, "", self.get("decoder.decoder_layers.0.bias"))
         logits = g.reshape(logits, self.batch, -1, config.num_tokens)
         g.op("LogSoftmax", logits, axis=-1, name="logprobs")
-        flat = [g.reshape(part, self.batch, -1) for parts in following.values() for part in parts]
-        if self.state == "float16":
-            g.op("Cast", g.concat(1, *flat), to=10, name="state_next")
+        if self.form == "portable":
+            pieces = [piece for part in config.state_shapes for piece in following[part]]
+            for name, last in zip(sources, pieces, strict=True):
+                g.op("Reshape", last, g.op("Concat", self.batch, g.ints(-1), axis=0), name=f"{name}_next")
         else:
-            g.op("Concat", *flat, axis=1, name="state_next")
+            flat = [g.reshape(piece, self.batch, -1) for pieces in following.values() for piece in pieces]
+            if self.state == "float16":
+                g.op("Cast", g.concat(1, *flat), to=10, name="state_next")
+            else:
+                g.op("Concat", *flat, axis=1, name="state_next")
         samples: int | str = config.chunk_samples if self.form == "published" else "samples"
         frames: int | str = config.chunk_size if self.form == "published" else "frames"
         return g.model(
             "tone",
-            {"signal": ("int32", ["batch_size", samples, 1]), "state": (self.state, ["batch_size", config.state_size])},
+            {
+                "signal": ("int32", ["batch_size", samples, 1]),
+                **{name: (self.state, ["batch_size", size]) for name, size in sources.items()},
+            },
             {
                 "logprobs": ("float32", ["batch_size", frames, config.num_tokens]),
-                "state_next": (self.state, ["batch_size", config.state_size]),
+                **{f"{name}_next": (self.state, ["batch_size", size]) for name, size in sources.items()},
             },
             metadata(config, self.form, self.precision),
         )
@@ -128,14 +192,15 @@ class _Writer:
         """Log-mel rows (B * F, mels)."""
         g, config = self.graph, self.config
         audio = g.op("Mul", g.cast("signal", "float32"), g.const(1 / frontend.SCALE))
-        joined = g.concat(1, self.parts["preprocessing"], g.reshape(audio, 0, -1))
+        joined = g.concat(1, self.parts["preprocessing"][0], g.reshape(audio, 0, -1))
         following["preprocessing"] = [g.slice(joined, 1, -frontend.CONTEXT, None)]
         hops = g.reshape(joined, 0, -1, frontend.HOP)
         frames = g.concat(2, g.slice(hops, 1, 0, -1), g.slice(hops, 1, 1, None))
-        spectrum = g.op("MatMul", g.reshape(frames, -1, frontend.WINDOW), g.const(frontend.dft_table()))
+        spectrum = g.op("MatMul", g.reshape(frames, -1, frontend.WINDOW), g.const(frontend.dft_table()), name=EXACT[0])
         bins = frontend.WINDOW // 2 + 1
         real, imaginary = g.split(g.op("Mul", spectrum, spectrum), 1, bins, bins)
-        mel = g.op("MatMul", g.op("Add", real, imaginary), g.const(frontend.mel_table(config.n_mels)))
+        power = g.op("Add", real, imaginary)
+        mel = g.op("MatMul", power, g.const(frontend.mel_table(config.n_mels)), name=EXACT[1])
         return g.op("Log", g.op("Add", mel, g.const(frontend.LOG_GUARD)))
 
     def subsample(self, features: str, following: dict[str, list[str]]) -> str:
@@ -145,7 +210,7 @@ class _Writer:
         x = g.reshape(x, self.batch, -1, config.n_mels)
         for index, part in enumerate(("subsampling_1", "subsampling_2")):
             channels, past, mels = config.state_shapes[part]
-            cached = g.transpose(g.reshape(self.parts[part], 0, channels, past, mels), 0, 2, 3, 1)
+            cached = g.transpose(g.reshape(self.parts[part][0], 0, channels, past, mels), 0, 2, 3, 1)
             x = g.concat(1, g.reshape(cached, 0, past, mels * channels), x)
             kept = g.reshape(g.slice(x, 1, -past, None), 0, past, mels, channels)
             following[part] = [g.transpose(kept, 0, 3, 1, 2)]
@@ -200,11 +265,8 @@ class _Writer:
     def encode(self, x: str, following: dict[str, list[str]]) -> str:
         """The Conformer blocks over rows (R, D)."""
         g, config = self.graph, self.config
-        heard = self.parts["mhsa_len"]
-        histories = g.split(self.parts["conv"], 1, *[math.prod(config.state_shapes["conv"][1:])] * config.n_layers)
-        attended = g.split(
-            self.parts["mhsa"], 1, *[math.prod(config.state_shapes["mhsa"][1:])] * len(config.stateful_layers)
-        )
+        heard = self.parts["mhsa_len"][0]
+        histories, attended = self.parts["conv"], self.parts["mhsa"]
         frames = g.cast(self.length(g.reshape(x, self.batch, -1, config.d_model)), "float32")
         limit = g.const(config.mhsa_state_size)
         following["mhsa_len"] = [g.op("Min", g.op("Add", heard, frames), limit)]
@@ -293,7 +355,7 @@ class _Writer:
         )
         frames = g.reshape(x, self.batch, -1, dim)
         following["reduction"] = [g.slice(frames, 1, -1, None)]
-        before = g.concat(1, g.reshape(self.parts["reduction"], 0, 1, dim), g.slice(frames, 1, 1, -1, step=2))
+        before = g.concat(1, g.reshape(self.parts["reduction"][0], 0, 1, dim), g.slice(frames, 1, 1, -1, step=2))
         taps = g.concat(2, before, g.reshape(frames, self.batch, -1, 2 * dim))
         return self.fast.linear(g.reshape(taps, -1, 3 * dim), weight, bias)
 
@@ -359,7 +421,7 @@ class _Writer:
         """(B * k, 1, 1, left + chunk) to add to scores: very negative for frames from before the stream began."""
         g, config = self.graph, self.config
         rate = config.mhsa_state_size // left
-        missing = g.op("Sub", g.const(config.mhsa_state_size), self.parts["mhsa_len"])
+        missing = g.op("Sub", g.const(config.mhsa_state_size), self.parts["mhsa_len"][0])
         missing = g.op("Floor", g.op("Div", missing, g.const(rate)))
         absent = g.cast(g.op("Less", g.const(np.arange(left)[None]), missing), "float32")
         length = self.length(g.reshape(seen, self.batch, -1, config.d_model))
@@ -393,6 +455,10 @@ class _Writer:
         if self.fused:
             # ONNX Runtime keeps this one in the default domain. Its guard is inside the root, hence the square.
             return g.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=RMS_GUARD**2)
+        if self.form == "portable":  # the usual way to write it, which OpenVINO knows as one operation
+            mean = g.op("ReduceMean", g.op("Pow", x, g.const(2.0)), axes=[-1], keepdims=1)
+            root = g.op("Sqrt", g.op("Add", mean, g.const(RMS_GUARD**2)))
+            return g.op("Mul", g.op("Mul", x, g.op("Div", g.const(1.0), root)), weight)
         norm = g.op("ReduceL2", x, axes=[-1], keepdims=1)
         rms = g.op("Mul", norm, g.const(1 / math.sqrt(len(self.get(f"{name}.weight")))))
         return g.op("Mul", g.op("Div", x, g.op("Add", rms, g.const(RMS_GUARD))), weight)

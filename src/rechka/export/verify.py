@@ -10,6 +10,7 @@ import numpy as np
 
 from rechka.backends.ort import OrtBackend
 from rechka.errors import BadModelFile
+from rechka.protocols import Backend
 from rechka.types import F32
 
 
@@ -71,14 +72,17 @@ def probe_signal(streams: int, samples: int, seed: int = 0) -> Any:
     return np.rint(np.clip(sound, -1, 1) * 32767).astype(np.int32)
 
 
-def run_chunks(path: Path | bytes, signal: Any, *, chunk: int, per_run: int = 1) -> tuple[F32, F32]:
+def run_chunks(path: Path | bytes | Backend, signal: Any, *, chunk: int, per_run: int = 1) -> tuple[F32, F32]:
     """A T-one graph over a signal (B, n), ``per_run`` chunks a run: log-probabilities (B, T, V), and the last state."""
-    backend = OrtBackend(path, threads=1)
-    shape, dtype = backend.inputs["state"]
-    state = np.zeros((len(signal), shape[1]), dtype)
+    backend = OrtBackend(path, threads=1) if isinstance(path, (Path, bytes)) else path
+    state = {
+        name: np.zeros((len(signal), shape[1]), dtype)
+        for name, (shape, dtype) in backend.inputs.items()
+        if name != "signal"
+    }
     parts = []
     for start in range(0, signal.shape[1], per_run * chunk):
-        out = backend.run({"signal": signal[:, start : start + per_run * chunk, None], "state": state})
+        out = backend.run({"signal": signal[:, start : start + per_run * chunk, None], **state})
         parts.append(out["logprobs"])
-        state = out["state_next"]
-    return np.concatenate(parts, axis=1), state.astype(np.float32)
+        state = {name: out[f"{name}_next"] for name in state}
+    return np.concatenate(parts, axis=1), np.concatenate(list(state.values()), axis=1, dtype=np.float32)

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rechka.backends import REMOTE, open_backend
+from rechka.backends.onnx_file import summarise
+from rechka.backends.openvino import OpenVinoBackend
 from rechka.errors import BadCard, BadModelFile, BadSamples
 from rechka.features.tone import SAMPLE_RATE, SCALE
 from rechka.protocols import Backend
@@ -36,14 +38,21 @@ LAG = 2640
 """How late letters are emitted, 0.33 s: the mean measured by T-one's authors, rounded as they do."""
 MAX_CHUNKS = 20
 """Chunks that one run of the block form computes, over all its streams; twenty measured fastest, thirty no better."""
+FIXED_RUNS = ((1, 20), (1, 5), (1, 1), (4, 1), (16, 1))
+"""Streams and chunks of a run where every other shape has to be compiled first: a recording, its end, live streams."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToneState:
-    """One stream's state: the graph's own (S,), and how many frames were emitted."""
+    """One stream's state: the graph's own, an array (S,) per input for it, and how many frames were emitted."""
 
-    values: NDArray[Any]
+    parts: tuple[NDArray[Any], ...]
     frame: int
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All of it in one array (S,)."""
+        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
 
 
 def load(
@@ -53,7 +62,7 @@ def load(
 
     Args:
         files: ``model`` is the ONNX graph.
-        params: ``max_chunks``, if other than the default.
+        params: ``max_chunks``, if other than the default; OpenVINO has sizes of its own.
     Raises:
         BadCard: no model file, or an unknown parameter.
         BadModelFile: a graph of another family.
@@ -63,13 +72,23 @@ def load(
     unknown = sorted(set(params) - {"max_chunks"})
     if unknown:
         raise BadCard(f"the family 'tone' has no parameter {', '.join(unknown)}", remedy="it knows max_chunks")
-    backend = open_backend(files, device=device, threads=threads)
+    engines = _engines(files["model"]) if device == "cpu" else ("onnxruntime",)
+    backend = open_backend(files, device=device, threads=threads, engines=engines)
     if device.startswith(REMOTE) and set(backend.inputs) == {"signal"}:
         from rechka.backends.triton import TritonBackend
         from rechka.models.tone_sequence import SequenceTone
 
         return SequenceTone(cast("TritonBackend", backend))
-    return ToneModel(backend, **params)
+    return ToneModel(backend, **params, runs=FIXED_RUNS if isinstance(backend, OpenVinoBackend) else None)
+
+
+def _engines(path: Path) -> tuple[str, ...]:
+    """What runs a graph on a CPU, fastest first as measured; the portable form was made for OpenVINO.
+
+    The published file gains 16 % from OpenVINO, not worth the seconds that compiling takes.
+    """
+    portable = summarise(path).metadata.get("rechka_form") == "portable"
+    return ("openvino", "onnxruntime") if portable else ("onnxruntime",)
 
 
 class ToneModel:
@@ -78,37 +97,44 @@ class ToneModel:
     Args:
         backend: the graph.
         max_chunks: chunks per run over all streams; at least one per stream is always computed.
+        runs: streams and chunks of a run, if no others may be run; (1, 1) must be among them.
     Raises:
         BadModelFile: inputs or outputs that are not T-one's.
         BadCard: ``max_chunks`` below one.
     """
 
-    def __init__(self, backend: Backend, max_chunks: int = MAX_CHUNKS) -> None:
+    def __init__(
+        self, backend: Backend, max_chunks: int = MAX_CHUNKS, *, runs: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         if max_chunks < 1:
             raise BadCard(f"max_chunks must be at least 1, got {max_chunks}")
         inputs = backend.inputs
-        if set(inputs) != {"signal", "state"} or set(backend.outputs) != {"logprobs", "state_next"}:
+        self._states = tuple(name for name in inputs if name == "state" or name.startswith("state_"))
+        outputs = {"logprobs", *(f"{name}_next" for name in self._states)}
+        if set(inputs) != {"signal", *self._states} or not self._states or set(backend.outputs) != outputs:
             raise BadModelFile(
                 f"a T-one graph maps signal and state to logprobs and state_next; this one maps "
                 f"{', '.join(inputs)} to {', '.join(backend.outputs)}",
                 remedy="give the card the family that the file belongs to",
             )
-        (signal, self._signal_dtype), (state, self._state_dtype) = inputs["signal"], inputs["state"]
-        if len(signal) != 3 or signal[1] not in (None, CHUNK) or len(state) != 2 or state[1] is None:
+        signal, self._signal_dtype = inputs["signal"]
+        shapes = [inputs[name][0] for name in self._states]
+        if len(signal) != 3 or signal[1] not in (None, CHUNK) or any(len(s) != 2 or s[1] is None for s in shapes):
             raise BadModelFile(
                 f"T-one reads signal [batch, {CHUNK} or any, 1] and state [batch, size]; "
-                f"this graph reads {list(signal)} and {list(state)}"
+                f"this graph reads {list(signal)} and {', '.join(str(list(shape)) for shape in shapes)}"
             )
         self._backend = backend
-        self._state_size = int(state[1])
         self._max_chunks = max_chunks
         self.one_pass = signal[1] is None
         """Whether the graph takes several chunks in one run."""
+        self._runs = None if runs is None else sorted(run for run in runs if self.one_pass or run[1] == 1)
         self.spec = ModelSpec(SAMPLE_RATE, HOP, CHUNK, CHUNK, CHUNK, LAG, None, TOKENS, LogProbs)
 
     def initial_state(self) -> State:
         """Silence so far."""
-        return ToneState(np.zeros(self._state_size, self._state_dtype), 0)
+        inputs = self._backend.inputs
+        return ToneState(tuple(np.zeros(inputs[name][0][1], inputs[name][1]) for name in self._states), 0)
 
     def step(self, audio: Sequence[F32], states: Sequence[State], /) -> tuple[list[Frames], list[State]]:
         """The next chunks of each stream; see ``AcousticModel``.
@@ -120,38 +146,50 @@ class ToneModel:
             BadSamples: a length that is no multiple of 2400, or samples that are no numbers.
         """
         signals = [to_integers(samples) for samples in audio]
-        values: list[NDArray[Any]] = [state.values for state in states]
+        parts: list[tuple[NDArray[Any], ...]] = [state.parts for state in states]
         rows: list[list[F32]] = [[] for _ in signals]
-        done = 0
-        active = [i for i, signal in enumerate(signals) if len(signal)]
-        while active:
-            count = self._chunks(len(active), min(len(signals[i]) - done for i in active) // CHUNK)
-            end = done + count * CHUNK
-            out = self._backend.run(
-                {
-                    "signal": np.stack([signals[i][done:end] for i in active])[:, :, None].astype(
-                        self._signal_dtype, copy=False
-                    ),
-                    "state": np.stack([values[i] for i in active]),
-                }
-            )
-            for row, i in enumerate(active):
+        done = [0] * len(signals)
+        while active := [i for i, signal in enumerate(signals) if done[i] < len(signal)]:
+            members, size, count = self._next_run([(i, (len(signals[i]) - done[i]) // CHUNK) for i in active])
+            chunk = np.stack([signals[i][done[i] : done[i] + count * CHUNK] for i in members])[:, :, None]
+            feeds = {"signal": _filled(chunk.astype(self._signal_dtype, copy=False), size)}
+            for name, arrays in zip(self._states, zip(*(parts[i] for i in members), strict=True), strict=True):
+                feeds[name] = _filled(np.stack(arrays), size)
+            out = self._backend.run(feeds)
+            after = [out[f"{name}_next"] for name in self._states]
+            for row, i in enumerate(members):
                 rows[i].append(out["logprobs"][row])
-                # A copy, so that a stream does not keep its neighbours' states alive.
-                values[i] = out["state_next"][row].copy()
-            done = end
-            active = [i for i in active if len(signals[i]) > done]
+                # Copies, so that a stream does not keep its neighbours' states alive.
+                parts[i] = tuple(array[row].copy() for array in after)
+                done[i] += count * CHUNK
         frames: list[Frames] = []
-        after: list[State] = []
-        for state, value, parts in zip(states, values, rows, strict=True):
-            logprobs = np.concatenate(parts, dtype=np.float32)
+        later: list[State] = []
+        for state, values, pieces in zip(states, parts, rows, strict=True):
+            logprobs = np.concatenate(pieces, dtype=np.float32)
             frames.append(LogProbs(logprobs, state.frame))
-            after.append(ToneState(value, state.frame + len(logprobs)))
-        return frames, after
+            later.append(ToneState(values, state.frame + len(logprobs)))
+        return frames, later
 
-    def _chunks(self, streams: int, available: int) -> int:
-        """Chunks per stream in the next run."""
-        return min(available, max(1, self._max_chunks // streams)) if self.one_pass else 1
+    def _next_run(self, waiting: Sequence[tuple[int, int]]) -> tuple[list[int], int, int]:
+        """Streams of the next run, its size (at least as many), and chunks of each, for streams with chunks to do."""
+        everybody = [stream for stream, _ in waiting]
+        if self._runs is None:
+            shortest = min(chunks for _, chunks in waiting)
+            count = min(shortest, max(1, self._max_chunks // len(waiting))) if self.one_pass else 1
+            return everybody, len(waiting), count
+        block = max(chunks for streams, chunks in self._runs if streams == 1 and chunks <= waiting[0][1])
+        if len(waiting) == 1 or block > 1:
+            return everybody[:1], 1, block
+        # A larger run is worth it if more than half of it is filled.
+        size = max(streams for streams, chunks in self._runs if chunks == 1 and streams < 2 * len(waiting))
+        return everybody[:size], size, 1
+
+
+def _filled(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The array with zeros behind, up to ``size`` rows."""
+    if len(array) == size:
+        return array
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 
 def to_integers(samples: F32) -> NDArray[np.int32]:
