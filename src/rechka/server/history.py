@@ -47,7 +47,6 @@ class Recorder:
         self._jobs, self._owner, self._meter, self._model = jobs, owner, meter, model
         self._began = jobs.store.now()
         self._segments: list[Segment] = []
-        self._seconds = 0.0
         self.session: Session | None = None
 
     def audio(self, seconds: float) -> None:
