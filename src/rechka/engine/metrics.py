@@ -146,9 +146,12 @@ class Registry:
         help_: str,
         read: Callable[[], float | dict[tuple[str, ...], float]],
         labels: Sequence[str] = (),
+        *,
+        grows: bool = False,
     ) -> None:
-        """A gauge; a second one of that name takes its place."""
-        self._metrics[name] = Gauge(name, help_, read, labels)
+        """A gauge; a second one of that name takes its place. ``grows``: it is a counter that something else counts."""
+        self._metrics[name] = found = Gauge(name, help_, read, labels)
+        found.kind = "counter" if grows else "gauge"
 
     def histogram(self, name: str, help_: str, bounds: Sequence[float] = SECONDS) -> Histogram:
         """A new histogram, or the one of that name."""

@@ -22,6 +22,7 @@ from rechka.errors import Forbidden, NoSuchThing, Overloaded, Unauthorized
 from rechka.recognizers import Asr
 from rechka.server.auth import Auth, Meter, Principal, owner_of, require
 from rechka.server.history import Recorder
+from rechka.server.lag import LagWatch, count_process
 from rechka.server.settings import Settings
 from rechka.server.telephony.calls import Calls
 from rechka.types import Event, Transcript
@@ -34,8 +35,6 @@ log = logging.getLogger("rechka.server")
 
 REPORTS_S = 5.0
 """How long the end waits for calls to be reported."""
-LAG_S = 0.05
-"""How often the event loop is asked how late it is."""
 FOREIGN_MODELS = (
     "whisper-",
     "gpt-",
@@ -96,7 +95,9 @@ class Service:
         self._tasks: set[asyncio.Task[Any]] = set()
         m = self.metrics
         self.requests = m.counter("rechka_requests_total", "Requests by path and outcome.", ("path", "status"))
-        self._lag = m.histogram("rechka_loop_lag_seconds", "How late the event loop wakes up.")
+        self._lag = LagWatch(m)
+        count_process(m)
+        m.gauge("rechka_workers", "Threads that step models.", lambda: sum(e.workers for e in self.engines.values()))
         m.gauge(
             "rechka_streams", "Open sessions.", lambda: {(n,): e.active for n, e in self.engines.items()}, ("model",)
         )
@@ -124,7 +125,7 @@ class Service:
             log.info("model %s is ready after %.1f s, %d workers", name, time.monotonic() - began, engine.workers)
         if self.jobs is not None:
             await self.jobs.start()
-        self.keep(self._watch_loop())
+        self.keep(self._lag.run())
 
     async def drain(self) -> None:
         """Take nothing new; let open streams end, and finish them after the grace time."""
@@ -285,12 +286,6 @@ class Service:
             yield
         finally:
             self._files.release()
-
-    async def _watch_loop(self) -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(LAG_S)
-            self._lag.observe(max(0.0, time.monotonic() - before - LAG_S))
 
 
 def credentials(connection: HTTPConnection) -> tuple[str | None, bool]:
