@@ -23,6 +23,7 @@ EXTRAS = {
     "mic": (("sounddevice",), "rechka listen"),
     "lm": (("kenlm",), "KenLM binary language models, such as T-one's"),
     "export": (("onnx", "onnxscript"), "writing ONNX files"),
+    "openvino": (("openvino",), "T-one several times as fast on a CPU"),
     "whisper": (("ctranslate2", "tokenizers"), "Whisper models"),
     "train": (("torch", "safetensors", "scipy"), "rechka train"),
 }
@@ -72,6 +73,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "packages": packages,
         "onnxruntime": runtime,
+        "tone_engine": _tone_engine(),
         "extras": extras,
         "home": str(home()),
         "offline": is_offline(),
@@ -177,6 +179,18 @@ def _onnxruntime() -> dict[str, Any]:
     return {"version": onnxruntime.__version__, "providers": list(onnxruntime.get_available_providers())}
 
 
+def _tone_engine() -> str:
+    """What runs T-one's portable form on the CPU."""
+    from rechka.backends import cpu_engine
+    from rechka.errors import UsageError
+    from rechka.models.tone import PORTABLE_ENGINES
+
+    try:
+        return cpu_engine(PORTABLE_ENGINES)
+    except UsageError as error:
+        return str(error)
+
+
 def _models() -> tuple[list[dict[str, Any]], list[str]]:
     """The models, which is the default, and the cards that cannot be read."""
     from rechka.hub.load import choose
@@ -202,6 +216,7 @@ def _print(report: dict[str, Any]) -> None:
     print(f"cores {report['cores']:g}, memory {f'{memory / 1e9:.1f} GB' if memory else 'unknown'}")
     print("packages: " + ", ".join(f"{item['name']} {item['version'] or 'MISSING'}" for item in report["packages"]))
     print("onnxruntime providers: " + (", ".join(report["onnxruntime"]["providers"]) or "none"))
+    print(f"T-one in the portable form runs on: {report['tone_engine']}")
     for extra in report["extras"]:
         print(f"extra {extra['name']} ({extra['purpose']}): {extra['install'] or 'installed'}")
     print(f"models in {report['home']}{', network switched off' if report['offline'] else ''}")

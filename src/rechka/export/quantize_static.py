@@ -22,7 +22,7 @@ from rechka.types import F32
 
 BINS = 2048
 CHANNELS = 16
-"""Convolutions over fewer input channels, or no multiple of it, stay: nothing is gained, and OpenVINO 2026.4 crashes."""
+"""Convolutions whose input channels are no multiple of it stay: nothing is gained."""
 MOVES = frozenset({"Concat", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Operations that move values and do not change them: rounding before them is the same, and moves fewer bytes."""
 CLIPS = np.linspace(0.2, 1.0, 81)

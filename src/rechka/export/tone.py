@@ -149,10 +149,10 @@ class _Writer:
         else:
             state = g.cast("state", "float32") if self.state == "float16" else "state"
             sizes = [math.prod(shape) for shape in config.state_shapes.values()]
-            for part, flat in zip(config.state_shapes, g.split(state, 1, *sizes), strict=True):
+            for part, whole in zip(config.state_shapes, g.split(state, 1, *sizes), strict=True):
                 size = math.prod(config.state_shapes[part])
                 count = config.state_shapes[part][0] if part in LAYERED else 1
-                self.parts[part] = g.split(flat, 1, *[size // count] * count) if count > 1 else [flat]
+                self.parts[part] = g.split(whole, 1, *[size // count] * count) if count > 1 else [whole]
         following: dict[str, list[str]] = {name: [] for name in config.state_shapes}
         x = self.subsample(self.features(following), following)
         x = self.encode(x, following)

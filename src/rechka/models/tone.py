@@ -38,6 +38,8 @@ LAG = 2640
 """How late letters are emitted, 0.33 s: the mean measured by T-one's authors, rounded as they do."""
 MAX_CHUNKS = 20
 """Chunks that one run of the block form computes, over all its streams; twenty measured fastest, thirty no better."""
+PORTABLE_ENGINES = ("openvino", "onnxruntime")
+"""What runs the portable form on a CPU, fastest first."""
 FIXED_RUNS = ((1, 20), (1, 5), (1, 1), (4, 1), (16, 1))
 """Streams and chunks of a run where every other shape has to be compiled first: a recording, its end, live streams."""
 
@@ -88,7 +90,7 @@ def _engines(path: Path) -> tuple[str, ...]:
     The published file gains 16 % from OpenVINO, not worth the seconds that compiling takes.
     """
     portable = summarise(path).metadata.get("rechka_form") == "portable"
-    return ("openvino", "onnxruntime") if portable else ("onnxruntime",)
+    return PORTABLE_ENGINES if portable else ("onnxruntime",)
 
 
 class ToneModel:
