@@ -35,8 +35,8 @@ def test_refused(flags, said):
 
 def test_secrets_are_not_shown(tmp_path):
     given = {
-        "data_dir": str(tmp_path), "database": "postgresql://me:hush@db/x", "webhooks": "true", "webhook_secret": "hush",
-        "private_networks": "10.1.0.0/16,fd00::/8",
+        "data_dir": str(tmp_path), "database": "postgresql://me:hush@db/x", "webhooks": "true",
+        "webhook_secret": "hush", "private_networks": "10.1.0.0/16,fd00::/8",
     }  # fmt: skip
     found = resolve(given, environ={})
     assert found.settings.private_networks == ("10.1.0.0/16", "fd00::/8")
