@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.testing import say, toy_asr
@@ -78,7 +78,7 @@ def heard():
 
 @pytest.fixture(scope="module")
 def server(heard):
-    with serving(audiosocket_port=free_port(), idle_s=2, call_webhook=heard[0], webhook_secret="geheim") as running:
+    with serving(audiosocket_port=free_port(), idle_s=1, call_webhook=heard[0], webhook_secret="geheim") as running:
         yield running
 
 
@@ -292,6 +292,7 @@ def test_the_load_tool(server, tmp_path, capsys):
         assert capsys.readouterr().out.splitlines() == ["привет мир как дела"] * 3
 
 
+@settings(max_examples=50)
 @given(st.binary(min_size=HEAD, max_size=HEAD))
 def test_heads(head):
     try:
@@ -302,6 +303,7 @@ def test_heads(head):
     assert (kind, length) == (head[0], head[1] * 256 + head[2])
 
 
+@settings(max_examples=50)
 @given(st.sampled_from(sorted(RATES)), st.binary(max_size=65535))
 def test_frames_are_read_as_they_are_written(kind, payload):
     data = frame(kind, payload)

@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.testing import say, toy_asr
@@ -30,7 +31,7 @@ START = {"event": "MEDIA_START", "connection_id": "c", "channel": "WebSocket/c/0
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=2, max_message_kb=64) as running:
+    with serving(idle_s=1, max_message_kb=64) as running:
         yield running
 
 
@@ -139,6 +140,17 @@ def test_keys_as_the_password_of_basic_authentication(tmp_path):
             run(main("wrong"))
 
 
+def test_a_call_of_another_key_is_neither_joined_nor_replaced(tmp_path):
+    keys = tmp_path / "keys.toml"
+    mine, others = new_key("mine", keys), new_key("others", keys)
+    audio = encoded(say("привет", before_s=0.5, after_s=1), "ulaw")
+    with serving(keys_file=keys) as server:
+        run(chan_websocket(server.ws, audio, call="mine", headers={"X-API-Key": mine}))
+        with contextlib.suppress(ConnectionClosed):
+            run(chan_websocket(server.ws, audio, call="mine", headers={"X-API-Key": others}))
+        assert texts(run(told(server.ws, "mine", headers={"X-API-Key": mine}))) == ["привет"]
+
+
 def test_sigterm_closes_with_going_away():
     with serving(grace_s=0.2) as server, connect(f"{server.ws}/v1/asterisk?call=last") as socket:
         socket.send(json.dumps(START))
@@ -154,6 +166,7 @@ def test_sigterm_closes_with_going_away():
     assert said[-1]["transcript"]["text"] == "привет"
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=300) | st.builds(json.dumps, st.dictionaries(st.text(max_size=9), st.text(max_size=9))))
 def test_control_messages(text):
     try:
@@ -164,6 +177,7 @@ def test_control_messages(text):
         assert all(isinstance(part, str) for pair in fields.items() for part in pair)
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.from_regex(r"[\w./:-]{1,20}", fullmatch=True))
 )

@@ -5,7 +5,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rechka.testing import say, silence, toy_asr
@@ -28,7 +28,7 @@ TRACKS = {"inbound": encoded(CALLER, "ulaw"), "outbound": encoded(AGENT, "ulaw")
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=2) as running:
+    with serving(idle_s=1) as running:
         yield running
 
 
@@ -205,6 +205,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["streamSid", "callSid", "tracks", "mediaFormat", "customParameters"]), JSON))
 def test_starts(start):
     try:
@@ -215,6 +216,7 @@ def test_starts(start):
     assert all(isinstance(value, str) for value in found.parameters.values())
 
 
+@settings(max_examples=50)
 @given(JSON | st.dictionaries(st.sampled_from(["track", "chunk", "timestamp", "payload"]), JSON))
 def test_media(value):
     try:
@@ -225,6 +227,7 @@ def test_media(value):
     assert found.at_ms >= 0
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 320)), max_size=12))
 def test_places_only_grow_and_follow_the_time(packets):
     """Whatever comes twice, late or not at all: what is taken never lies before what was, nor after its stamp."""

@@ -315,5 +315,5 @@ def credentials(connection: HTTPConnection) -> tuple[str | None, bool]:
 def accepted_protocol(connection: HTTPConnection) -> str | None:
     """The subprotocol to answer with: never one that carries a secret."""
     offered = [part.strip() for part in connection.headers.get("sec-websocket-protocol", "").split(",")]
-    known = ("realtime", "token", "bearer", "rechka.v1", "media")
+    known = ("realtime", "token", "bearer", "rechka.v1", "media", "audiostream.drachtio.org")
     return next((protocol for protocol in offered if protocol.lower() in known), None)

@@ -15,6 +15,7 @@ OTHERS = {
     "/v1/realtime": ("OpenAI Realtime, transcription", "https://platform.openai.com/docs/guides/realtime"),
     "/api/ws": ("T-one's demonstration", "https://github.com/voicekit-team/T-one"),
     "/v1/asterisk": ("Asterisk, chan_websocket", "https://docs.asterisk.org/Configuration/Channel-Drivers/WebSocket/"),
+    "/v1/freeswitch": ("FreeSWITCH, mod_audio_stream and _fork", "https://github.com/amigniter/mod_audio_stream"),
     "/v1/twilio": ("Twilio Media Streams", "https://www.twilio.com/docs/voice/media-streams/websocket-messages"),
     "/v1/calls/{id}/events": (
         "What is said in a call; docs/telephony.md",

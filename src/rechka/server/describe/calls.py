@@ -11,7 +11,7 @@ NAME: Schema = {"type": "string", "pattern": r"^[\w.@:+-]{1,80}$"}
 HOTWORDS: Schema = {"oneOf": [listed(TEXT), {"type": "object", "additionalProperties": {"type": "number"}}]}
 CALL = record(
     {
-        "call": TEXT, "protocol": {"type": "string", "enum": ["audiosocket", "chan_websocket", "twilio"]},
+        "call": TEXT, "protocol": {"type": "string", "enum": ["audiosocket", "chan_websocket", "freeswitch", "twilio"]},
         "state": {"type": "string", "enum": ["expected", "open", "ended"]}, "tracks": listed(TEXT),
         "legs": {"type": "object", "additionalProperties": TEXT, "description": "UUID of each track"},
         "started": SECONDS, "parameters": {"type": "object", "additionalProperties": TEXT},

@@ -1,4 +1,4 @@
-"""Telephone: sockets of Asterisk and Twilio, and ``/v1/calls``, where calls are announced and listened to."""
+"""Telephone: sockets of Asterisk, FreeSWITCH and Twilio; ``/v1/calls``, where calls are announced and heard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 from rechka.errors import BadRequest, RechkaError
 from rechka.server.live import Socket, guarded
 from rechka.server.service import Service
-from rechka.server.telephony import chan_websocket, twilio
+from rechka.server.telephony import chan_websocket, freeswitch, twilio
 from rechka.server.telephony.calls import Call, Wish
 from rechka.server.uploads import json_of
 from rechka.server.wire import dumps, flag, hotwords, integer
@@ -75,11 +75,15 @@ def routes(service: Service) -> list[BaseRoute]:
     async def asterisk(websocket: WebSocket) -> None:
         await chan_websocket.serve(service, websocket)
 
+    async def media_bug(websocket: WebSocket) -> None:
+        await freeswitch.serve(service, websocket)
+
     async def media_streams(websocket: WebSocket) -> None:
         await twilio.serve(service, websocket)
 
     return [
         WebSocketRoute("/v1/asterisk", asterisk),
+        WebSocketRoute("/v1/freeswitch", media_bug),
         WebSocketRoute("/v1/twilio", media_streams),
         Route("/v1/calls", announce, methods=["POST"]),
         Route("/v1/calls", several, methods=["GET"]),

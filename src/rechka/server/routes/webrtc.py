@@ -171,11 +171,10 @@ class _Peer:
         except Gone:
             pass
         except RechkaError as error:
-            await self._say({"type": "error", "fatal": True, **error.to_dict()})
+            await self._fail(error)
         except Exception as error:
             log.error("a WebRTC connection failed", exc_info=error)
-            fault = StreamFailed("a fault ended the connection", remedy="report it with the server's log")
-            await self._say({"type": "error", "fatal": True, **fault.to_dict()})
+            await self._fail(StreamFailed("a fault ended the connection", remedy="report it with the server's log"))
         finally:
             await self.close()
 
@@ -199,12 +198,13 @@ class _Peer:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
                 raise Gone
-            if hearing.done():
-                hearing.result()
+            if hearing.done():  # whatever ended it, what was heard is told
                 self.session.finish()
                 await asyncio.wait({telling, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                hearing.result()
             if telling.done():
                 telling.result()
+                await self._end()
         finally:
             for task in tasks:
                 task.cancel()
@@ -246,6 +246,8 @@ class _Peer:
         async for events in self.session.batches():
             for event in events:
                 await self._say(event_dict(event))
+
+    async def _end(self) -> None:
         if self.session.drained:
             where = {name: round(getattr(self.session, f"{name}_s"), 3) for name in ("fed", "done")}
             await self._say({"type": "going_away", "received": where["fed"], "done": where["done"],
@@ -253,6 +255,11 @@ class _Peer:
         else:
             await self._say({"type": "done", "duration": round(self.session.fed_s, 3)})
         await self._flushed()
+
+    async def _fail(self, error: RechkaError) -> None:
+        with contextlib.suppress(Gone):
+            await self._say({"type": "error", "fatal": True, **error.to_dict()})
+            await self._flushed()
 
     async def _say(self, message: dict[str, Any]) -> None:
         channel = self.channel.result() if self.channel.done() else None
@@ -267,8 +274,8 @@ class _Peer:
 
     async def _flushed(self) -> None:
         """Wait for the data channel to have sent what it was given."""
-        channel, waited = self.channel.result(), 0.0
-        while channel.readyState == "open" and channel.bufferedAmount:
+        channel, waited = self.channel.result() if self.channel.done() else None, 0.0
+        while channel is not None and channel.readyState == "open" and channel.bufferedAmount:
             await asyncio.sleep(0.02)
             waited += 0.02
             if waited > SENT_S:

@@ -252,13 +252,13 @@ class Calls:
         for name in tracks:
             named(name, "track")
         call = self._calls.get(id)
+        if call is not None and (call.protocol != protocol or call.owner != owner or call.legs):
+            raise Conflict("another call has this name", remedy="name calls by a UUID")
         if call is None or call.state == "ended":
             call = Call(id, protocol, owner, tracks)
             self._add(call)
             call.open_tracks.update(range(len(tracks)))
             return call, list(range(len(tracks)))
-        if call.protocol != protocol or call.owner != owner or call.legs:
-            raise Conflict("another call has this name", remedy="name calls by a UUID")
         fresh = [name for name in tracks if name not in call.tracks]
         if len(call.tracks) + len(fresh) > MAX_TRACKS:
             raise Conflict(f"a call has at most {MAX_TRACKS} tracks")

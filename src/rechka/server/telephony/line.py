@@ -27,7 +27,7 @@ class Line:
     Attributes:
         call: that it belongs to.
         tracks: of the call, one for each channel of the session.
-        session: gets the audio; its channels are not interleaved if there are several.
+        session: gets the audio; its channels are those of the tracks.
     """
 
     def __init__(self, service: Service, call: Call, tracks: Sequence[int]) -> None:
@@ -36,8 +36,15 @@ class Line:
         self.reason = "hangup"
         self._opened = asyncio.Event()
 
-    async def open(self, principal: Principal, *, sample_rate: int, encoding: str = "s16le") -> Session:
+    async def open(
+        self, principal: Principal, *, sample_rate: int, encoding: str = "s16le", interleaved: bool = False
+    ) -> Session:
         """Open the session, as whoever announced the call wanted it.
+
+        Args:
+            principal: if nobody announced it.
+            sample_rate, encoding: of the audio.
+            interleaved: samples of the channels alternate, else each packet is of one.
 
         Raises:
             Overloaded, Draining, QuotaExceeded, NoSuchThing, UsageError.
@@ -51,7 +58,7 @@ class Line:
             sample_rate=sample_rate,
             encoding=encoding,
             channels=len(self.tracks),
-            interleaved=len(self.tracks) == 1,
+            interleaved=interleaved or len(self.tracks) == 1,
             hotwords=wish.hotwords if wish else {},
             partials=wish.partials if wish else True,
             start_s=start,
