@@ -113,7 +113,7 @@ $(VENV)/.torch: constraints.txt $(VENV)/.pip
 
 $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@echo "Installing what the tests need (once)" >&2
-	@$(PIP) --editable '.[av,train,data,openvino,otel,postgres,ray,server,triton,webrtc,whisper]' --group test
+	@$(PIP) --editable '.[av,data,openvino,otel,postgres,publish,ray,server,train,triton,webrtc,whisper,whisper-train]' --group test
 	@touch $@
 
 # mypy reads the types of the server's libraries, and of hypothesis for rechka.testing: hence the extra and both groups.

@@ -1,9 +1,10 @@
-"""``rechka finetune``: T-one and GigaAM models adapted to one's own recordings."""
+"""``rechka finetune``: T-one, GigaAM and Whisper models adapted to one's own recordings."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,12 @@ import typer
 
 from rechka.cli.common import say
 from rechka.errors import MissingExtra, UsageError
+from rechka.hub import toml
 
 if TYPE_CHECKING:
+    from rechka.hub.card import Card
     from rechka.train.finetune import FinetuneConfig, Progress
+    from rechka.train.whisper import WhisperConfig
 
 LINE_EVERY_S = 60.0
 
@@ -63,22 +67,27 @@ def finetune(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the training. Default: torch decides.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, augmentation and dropout. Default: 1.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, help="Whisper: train adapters of this rank, such as 32, not all weights.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Whisper: what is spoken, such as uk. Default: ru.")] = None,
 ) -> None:
-    """Adapt a T-one or GigaAM model to your recordings.
+    """Adapt a T-one, GigaAM or Whisper model to your recordings.
 
     rechka finetune MODEL --train A.jsonl --dev B.jsonl --out FOLDER
 
     The folder gets the model, ready for rechka transcribe --model FOLDER, its card with the word error rates before and
     after, and finetune.toml, which makes the same run again. Stop it whenever you like: the same command goes on.
-    Needs pip install "rechka[train]".
+    Needs pip install "rechka[train]", for Whisper "rechka[whisper-train]".
     """
     for module in ("torch", "scipy", "safetensors", "onnx"):
         if find_spec(module) is None:
             raise MissingExtra(f"fine-tuning needs {module}", remedy='pip install "rechka[train]"')
     if out is None:
         raise UsageError("--out is missing", remedy="name the folder of the new model: --out FOLDER")
-    from rechka.train.finetune import finetune as run
-
+    run, kind = _family(model, config)
+    if kind is None and (lora is not None or language is not None):
+        raise UsageError("--lora and --language are for Whisper", remedy="leave them out, or name a Whisper checkpoint")
     given: dict[str, dict[str, Any]] = {
         "": {"model": model, "name": name, "tokenizer": tokenizer and str(tokenizer), "device": device, "seed": seed,
              "int8": int8 or None},
@@ -86,21 +95,44 @@ def finetune(
         "optim": {"epochs": epochs, "steps": steps, "rate": rate, "batch_seconds": batch_seconds,
                   "freeze_layers": freeze_layers, "patience": 0 if config is None and not dev else None},
         "wave": {"telephone": telephone, "noise_files": noise},
+        **({"whisper": {"lora": lora, "language": language}} if kind else {}),
     }  # fmt: skip
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     with _Line() as line:
-        card = run(settings(config, given, dev), out, tell=line.say, tick=line.tick)
+        card = run(settings(config, given, dev, kind), out, tell=line.say, tick=line.tick)
     say(f"{card.name}: done; use it with: --model {out}")
     typer.echo(str(out))
 
 
-def settings(config: Path | None, given: dict[str, dict[str, Any]], dev: list[str] | None) -> FinetuneConfig:
-    """The configuration of a file, with what was given on the command line in its place."""
+def _family(model: str | None, config: Path | None) -> tuple[Callable[..., Card], type[WhisperConfig] | None]:
+    """What trains the model that is named, here or in the file, and the configuration of its own that it has."""
+    from rechka.train.finetune import finetune as run
+    from rechka.train.whisper import WhisperConfig, find_checkpoint, finetune_whisper
+
+    named = model
+    if named is None and config is not None:
+        try:
+            named = str(toml.loads(config.read_text("utf-8")).get("model", ""))
+        except (OSError, ValueError):
+            return run, None  # what is wrong with it is told when it is read
+        here = config.absolute().parent / named
+        named = str(here) if named and here.exists() else named
+    return (finetune_whisper, WhisperConfig) if named and find_checkpoint(named) else (run, None)
+
+
+def settings(
+    config: Path | None,
+    given: dict[str, dict[str, Any]],
+    dev: list[str] | None,
+    kind: type[FinetuneConfig] | None = None,
+) -> FinetuneConfig:
+    """The configuration of a file, with what was given on the command line in its place; of a family's own kind."""
     from rechka.train.finetune import FinetuneConfig
 
+    kind = kind or FinetuneConfig
     chosen = {
         section: {key: value for key, value in values.items() if value is not None} for section, values in given.items()
     }
@@ -112,14 +144,14 @@ def settings(config: Path | None, given: dict[str, dict[str, Any]], dev: list[st
                 remedy="rechka finetune MODEL --train A.jsonl --dev B.jsonl --out FOLDER, or give --config",
             )
         plain = chosen.pop("")
-        return FinetuneConfig.from_dict({**plain, **chosen, "dev": sets}, where="the options")
-    base = FinetuneConfig.load(config)
+        return kind.from_dict({**plain, **chosen, "dev": sets}, where="the options")
+    base = kind.load(config)
     merged = base.to_dict()
     for section, values in chosen.items():
         (merged[section] if section else merged).update(values)
     if dev:
         merged["dev"] = sets
-    return FinetuneConfig.from_dict(merged, where=f"{config} with the options")
+    return kind.from_dict(merged, where=f"{config} with the options")
 
 
 def _titles(sources: list[str]) -> list[str]:

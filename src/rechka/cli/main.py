@@ -32,6 +32,7 @@ VERBS = (
     "synth",
     "train",
     "finetune",
+    "publish",
     "export",
     "batch",
     "doctor",

@@ -172,10 +172,12 @@ class WhisperLearner(Learner):
         The same numbers as ``rechka.features.whisper.WhisperMel``, on the device of the model.
         """
         window = torch.hann_window(N_FFT, device=audio.device)
-        whole = functional.pad(audio, (0, WINDOW - audio.shape[1]))
-        spectrum = torch.stft(whole, N_FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
+        longest = min(WINDOW, int(lengths.max()) + N_FFT)  # what is behind is silence, whose power is known
+        heard = functional.pad(audio[:, :longest], (0, max(0, longest - audio.shape[1])))
+        spectrum = torch.stft(heard, N_FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
         bank = torch.from_numpy(np.array(filter_bank(self.num_mels))).to(audio.device)
         power = bank @ spectrum[..., :FRAMES].abs().square()
+        power = functional.pad(power, (0, FRAMES - power.shape[2]))
         log = power.clamp(min=LOWEST_POWER).log10()
         log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - RANGE)
         return ((log + 4.0) / 4.0).transpose(1, 2), (lengths + HOP - 1) // HOP
@@ -205,7 +207,7 @@ class WhisperLearner(Learner):
 
     @torch.no_grad()
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
-        """The text of each window: greedy search without time stamps, at most 224 tokens, like the converted model."""
+        """The text of each window: greedy search without time stamps, like the converted model."""
         return [self.targets.decode(ids) for ids in self.search(features)]
 
     def search(self, features: Tensor) -> list[list[int]]:
@@ -218,7 +220,8 @@ class WhisperLearner(Learner):
         given = torch.tensor([prompt] * len(features), device=features.device)
         found: list[list[int]] = [[] for _ in range(len(features))]
         alive, memory = torch.ones(len(features), dtype=torch.bool), None
-        for step in range(min(MOST_NEW, CONTEXT - len(prompt))):
+        most = min(MOST_NEW, int(self.generation.get("max_length") or CONTEXT) - len(prompt))
+        for step in range(most):
             output = model(encoder_outputs=encoded, decoder_input_ids=given, past_key_values=memory, use_cache=True)
             memory, logits = output.past_key_values, output.logits[:, -1].float().cpu()
             logits[:, never] = -torch.inf
@@ -272,6 +275,7 @@ def open_whisper(folder: Path, config: WhisperConfig) -> WhisperLearner:
             f"{folder} lacks weights: {', '.join([*map(str, missing), *map(str, notes['mismatched_keys'])][:3])}",
             remedy="an adapter must be merged first",
         )
+    model.model.encoder.embed_positions.requires_grad_(False)  # sinusoids
     if config.whisper.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if options.lora:

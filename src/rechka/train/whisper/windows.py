@@ -62,8 +62,11 @@ def packed(members: Sequence[Member], options: TuneOptions, rng: np.random.Gener
 
 
 def batched(windows: Sequence[Window], size: int, rng: np.random.Generator) -> list[list[Window]]:
-    """Batches of windows with texts of about equal length, which is all that batches of Whisper differ in."""
-    keys = [window.num_tokens * rng.uniform(0.9, 1.1) for window in windows]
+    """Batches of windows with texts of roughly equal length: audio always has 30 s, only decoding can be saved.
+
+    Only roughly: equal lengths may be equal texts, and a batch of one text teaches little.
+    """
+    keys = [window.num_tokens * rng.uniform(0.5, 1.5) for window in windows]
     order = sorted(range(len(windows)), key=keys.__getitem__)
     return [[windows[i] for i in order[first : first + size]] for first in range(0, len(order), size)]
 
