@@ -16,7 +16,7 @@
     │   ├── ChecksumMismatch       model.checksum        a file differs from its card (ValueError)
     │   ├── IncompatibleParts      model.parts           model, segmenter or decoder do not fit (ValueError)
     │   ├── BadLanguageModel       model.bad_lm          an n-gram file that cannot be read (ValueError)
-    │   └── RemoteFailed           model.remote          (ConnectionError) an inference server does not answer or refuses
+    │   └── RemoteFailed           model.remote          (ConnectionError) an inference server does not answer, refuses
     ├── HubError                   hub.*                 (OSError) a download did not succeed
     │   ├── Offline                hub.offline           the network is switched off by a setting
     │   ├── HubUnreachable         hub.unreachable       no connection, a time-out, or a 5xx that stayed

@@ -88,7 +88,7 @@ class Asr:
         A recording that fails gives its error in its place and does not stop the others.
 
         Args:
-            sources: as in ``transcribe``; read as far as needed. An error in place of a source is given back in its turn.
+            sources: as in ``transcribe``; read as far as needed. An error in place of one is given back in its turn.
             channels: as in ``transcribe``.
             hotwords: as in ``transcribe``.
             progress: called with the index of a source, its seconds done, and its seconds in all if known.
