@@ -4,7 +4,7 @@
     python examples/gradio_demo.py [MODEL]
 
 MODEL is a name from ``rechka models list`` or a folder, such as one that ``rechka finetune`` made; without it the best
-model on disk is taken. Gradio is no dependency of rechka; written for its versions 5 and 6. For more than a demonstration see
+model on disk is taken. Gradio is no dependency of rechka; written for its versions 5 and 6. For more than that see
 ``rechka serve``, which has a page of its own.
 """
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,7 @@ def open_whisper(folder: Path, config: WhisperConfig) -> WhisperLearner:
         ModelNotFound: no tokenizer.
         UsageError: a language that the model does not know, or layers for adapters that it does not have.
     """
+    from safetensors import SafetensorError
     from transformers import WhisperForConditionalGeneration
 
     options = config.whisper
@@ -267,7 +269,10 @@ def open_whisper(folder: Path, config: WhisperConfig) -> WhisperLearner:
             folder, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
             dropout=options.dropout, apply_spec_augment=False,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except (
+        OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, EOFError, SafetensorError,
+        UnpicklingError,
+    ) as error:  # fmt: skip
         raise BadModelFile(f"{folder} is no checkpoint of Whisper: {str(error).splitlines()[0]:.200}") from None
     missing = [name for name in notes["missing_keys"] if "proj_out" not in name]
     if missing or notes["mismatched_keys"]:
