@@ -42,12 +42,13 @@ class Reporter:
 
     Args:
         folder: of the log and of ``tensorboard``.
-        step: to go on from; lines of later steps, which were lost in a kill, are dropped.
+        step: to go on from, None from the beginning; lines of what came after it, and was lost, are dropped.
         tick: gets the progress after every step.
     """
 
-    def __init__(self, folder: Path, step: int, tick: Tick) -> None:
+    def __init__(self, folder: Path, step: int | None, tick: Tick) -> None:
         self._path, self._tick = folder / LOG, tick
+        step = -1 if step is None else step
         self._drop_after(step)
         self._board: Any = None
         if find_spec("tensorboard") is not None:

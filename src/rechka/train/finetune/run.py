@@ -142,12 +142,13 @@ class Run:
         """Of every dev set, before and at the best look; known when ``go`` returns."""
         self.position: dict[str, Any] | None = None
         checkpoint = folder / LAST
-        if checkpoint.exists():
+        begun = checkpoint.exists()
+        if begun:
             self._restore(_load(checkpoint))
             tell(f"going on after step {self.step}")
         else:
             self.goal = self._goal()
-        self.reporter = Reporter(folder, self.step, tick)
+        self.reporter = Reporter(folder, self.step if begun else None, tick)
         self.saved = time.monotonic()
         self.feed: Feed | None = None
         self._ahead = ThreadPoolExecutor(1)
