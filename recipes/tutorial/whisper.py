@@ -24,7 +24,7 @@ RATE = 16000
 WORDS = {"раз": 300.0, "два": 600.0, "три": 1200.0, "четыре": 2400.0}
 """Word -> frequency of its tone."""
 OPTIM = {
-    "steps": 160, "rate": 0.02, "warmup": 0.1, "batch_seconds": 120.0, "accumulate": 1, "ema": 0.5, "evals": 2,
+    "steps": 130, "rate": 0.02, "warmup": 0.1, "batch_seconds": 120.0, "accumulate": 1, "ema": 0.5, "evals": 2,
     "weight_decay": 0.0, "patience": 0, "freeze": ["model.encoder.*"],
 }  # fmt: skip
 

@@ -212,8 +212,7 @@ def _told(endpoint: str) -> Iterator[None]:
         HubForbidden: the token may not write there; HubNotFound: no such owner; HubUnreachable: no answer, or a fault
             of the Hub; HubError: anything else it refuses.
     """
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # the latter of the library that it asks with
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
@@ -221,7 +220,7 @@ def _told(endpoint: str) -> Iterator[None]:
         yield
     except HfHubHTTPError as error:
         raise _refusal(endpoint, error.response, str(error)) from None
-    except (httpx.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise HubUnreachable(f"{endpoint} cannot be reached or broke off ({error})", remedy=_AGAIN) from None
     except (RuntimeError, ValueError) as error:  # what the library makes of a store that refuses a file
         cause: Any = error.__cause__
