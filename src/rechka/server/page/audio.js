@@ -2,6 +2,7 @@
 
 export const RATE = 16000;
 const TAPS = 16; // of the windowed sinc, on each side of its middle, at the lower of the two rates
+const PATIENCE_MS = 300; // for the last piece of the microphone
 const FINE = 64; // places in the kernel's table between two samples
 
 /** A streaming resampler: a windowed sinc from a table at the exact place of every output sample; state is carried. */
@@ -53,21 +54,53 @@ export function pcm16(channels) {
   return view.buffer;
 }
 
-/** Start the microphone. `hear` gets Float32Arrays at RATE; the returned function stops it. */
+/** Start the microphone. `hear` gets Float32Arrays at RATE; the returned function stops it when all was heard. */
 export async function openMicrophone(hear) {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true } });
+  const wanted = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
   const context = new AudioContext();
-  await context.audioWorklet.addModule("worklet.js");
-  const node = new AudioWorkletNode(context, "rechka-capture", { numberOfOutputs: 1 });
-  const resampler = new Resampler(context.sampleRate, RATE);
-  node.port.onmessage = (event) => hear(resampler.push(event.data));
-  context.createMediaStreamSource(stream).connect(node);
-  node.connect(context.destination); // silent; keeps the graph running
-  return async () => {
+  const close = async () => {
     for (const track of stream.getTracks()) track.stop();
-    node.port.onmessage = null;
     await context.close();
   };
+  try {
+    await context.audioWorklet.addModule("worklet.js");
+    await context.resume();
+    const node = new AudioWorkletNode(context, "rechka-capture", { numberOfOutputs: 1 });
+    const resampler = new Resampler(context.sampleRate, RATE);
+    let ended;
+    const all = new Promise((resolve) => (ended = resolve));
+    node.port.onmessage = (event) => (event.data ? hear(resampler.push(event.data)) : ended());
+    context.createMediaStreamSource(stream).connect(node);
+    node.connect(context.destination); // silent; keeps the graph running
+    return async () => {
+      node.port.postMessage("rest");
+      await Promise.race([all, new Promise((late) => setTimeout(late, PATIENCE_MS))]);
+      node.port.onmessage = null;
+      await close();
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Seconds of a recording by its head, null if the browser cannot tell. */
+export function durationOf(file) {
+  return new Promise((resolve) => {
+    const probe = document.createElement("audio");
+    const address = URL.createObjectURL(file);
+    const tell = (seconds) => {
+      clearTimeout(late);
+      URL.revokeObjectURL(address);
+      resolve(Number.isFinite(seconds) ? seconds : null);
+    };
+    const late = setTimeout(() => tell(null), 10 * PATIENCE_MS);
+    probe.preload = "metadata";
+    probe.onloadedmetadata = () => tell(probe.duration);
+    probe.onerror = () => tell(null);
+    probe.src = address;
+  });
 }
 
 /** Decode a file to at most two channels at RATE. */

@@ -22,11 +22,30 @@ SAFETY = {
 """Nothing but the page's own files may run in it, whatever a transcript says."""
 
 
-def routes(_: Service) -> list[BaseRoute]:
+def routes(service: Service) -> list[BaseRoute]:
     """``/`` and the files it names; read once, at the start."""
     folder = files("rechka.server") / "page"
-    found = [_route(f"/{item.name}", item.read_bytes()) for item in folder.iterdir() if _kind(item.name)]
-    return [_route("/", (folder / "index.html").read_bytes(), "text/html"), *found]
+    found = {item.name: item.read_bytes() for item in folder.iterdir() if _kind(item.name)}
+    told = f'data-server="{" ".join(features(service))}"'
+    found["index.html"] = found["index.html"].replace(b'data-server=""', told.encode())
+    return [_route("/", found["index.html"], "text/html"), *(_route(f"/{n}", body) for n, body in found.items())]
+
+
+def features(service: Service) -> list[str]:
+    """What the page has to know before it asks for anything, so that it asks for nothing that is not there.
+
+    ``keys``: a key is needed; ``jobs``, ``history``: the server keeps them; ``texts``: the history has them; ``live``: of live
+    sessions too.
+    """
+    settings = service.settings
+    has = {
+        "keys": not service.auth.open,
+        "jobs": service.jobs is not None,
+        "history": service.jobs is not None and settings.history != "off",
+        "texts": service.jobs is not None and settings.history == "on",
+        "live": service.jobs is not None and settings.history == "on" and settings.history_live,
+    }
+    return [name for name, there in has.items() if there]
 
 
 def _kind(name: str) -> str | None:
