@@ -1,4 +1,4 @@
-// The page's words in both languages. Elements with data-t get theirs; t("name") is for scripts.
+// The page's words in both languages. Elements with data-t get theirs; `t` is for scripts.
 
 const WORDS = {
   ru: {

@@ -34,8 +34,8 @@ def routes(service: Service) -> list[BaseRoute]:
 def features(service: Service) -> list[str]:
     """What the page has to know before it asks for anything, so that it asks for nothing that is not there.
 
-    ``keys``: a key is needed; ``jobs``, ``history``: the server keeps them; ``texts``: the history has them; ``live``: of live
-    sessions too.
+    ``keys``: a key is needed; ``jobs``, ``history``: the server keeps them; ``texts``: the history has them, and of
+    ``live`` sessions too.
     """
     settings = service.settings
     has = {
