@@ -249,6 +249,27 @@ def test_sinusoids_stay_and_layers_have_their_depth(learner: WhisperLearner) -> 
     assert depths["model.decoder.layers.0.fc1.weight"] == 2
 
 
+def test_checkpointing_changes_memory_and_no_gradient(folder: Path) -> None:
+    """Also for adapters, whose base has no gradients, and under bf16."""
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(1)
+        adapted = open_whisper(folder, config(folder, whisper={"lora": 2, "checkpointing": checkpointing}))
+        adapted.module.train()
+        with torch.no_grad():
+            for name, value in adapted.module.named_parameters():
+                if "lora_B" in name:
+                    value.fill_(0.1)
+        torch.manual_seed(2)
+        ids = [*adapted.prompt(stamps=False), *adapted.targets.encode("раз"), adapted.codec.special.end]
+        with torch.autocast("cpu", torch.bfloat16):
+            adapted.losses(torch.ones(1, 3000, 80), torch.tensor([3000]), [ids]).sum().backward()
+        found.append({name: value.grad for name, value in adapted.module.named_parameters()})
+    assert any(bool(grad.abs().sum() > 0) for grad in found[0].values())
+    for name, grad in found[0].items():
+        torch.testing.assert_close(grad, found[1][name])
+
+
 # Settings and folders ---------------------------------------------------------------------------------------------
 
 
