@@ -14,7 +14,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: help setup run test check lint format types docs picture bench clean distclean
+.PHONY: help setup run test check lint format types docs picture tutorial bench clean distclean
 
 help:
 	@echo "make run     transcribe $(RECORDING) with the embedded model"
@@ -23,6 +23,7 @@ help:
 	@echo "make format  rewrite the sources in the project's style"
 	@echo "make docs    write docs/help.md and docs/errors.md from the program"
 	@echo "make picture draw docs/images/terminal.svg from what the program prints for $(RECORDING)"
+	@echo "make tutorial fine-tune, evaluate, export and serve tiny models, in some minutes"
 	@echo "make bench   measurements against sherpa-onnx, pyctcdecode, faster-whisper and others; takes a while"
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
@@ -62,6 +63,9 @@ docs: $(VENV)/.base
 
 picture: $(VENV)/.base
 	$(BIN)/python docs/picture.py
+
+tutorial: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python recipes/tutorial/run.py
 
 bench: $(VENV)/.test $(VENV)-bench/.ready
 	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/beam_search.py
