@@ -117,7 +117,7 @@ $(VENV)/.torch: constraints.txt $(VENV)/.pip
 
 $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@echo "Installing what the tests need (once)" >&2
-	@$(PIP) --editable '.[av,data,openvino,otel,postgres,publish,ray,server,train,triton,webrtc,whisper,whisper-train]' --group test
+	@$(PIP) --editable '.[av,data,openvino,otel,postgres,publish,ray,server,tensorboard,train,triton,webrtc,whisper,whisper-train]' --group test
 	@touch $@
 
 # mypy reads the types of the server's libraries, and of hypothesis for rechka.testing: hence the extra and both groups.
