@@ -130,7 +130,7 @@ def settings(page: Any, **chosen: Any) -> None:
 
 
 def words(page: Any) -> list[str]:
-    return page.locator("#text .word").all_inner_texts()
+    return list(page.locator("#text .word").all_inner_texts())
 
 
 def done(page: Any) -> None:
@@ -172,11 +172,11 @@ def test_the_page_is_served_with_a_strict_policy_and_names_nothing_from_elsewher
 def test_the_page_knows_what_the_server_has(plain: Running, tmp_path: Path) -> None:
     def told(running: Running) -> str:
         with urllib.request.urlopen(running.http + "/") as answer:
-            return re.findall(r'data-server="(.*?)"', answer.read().decode())[0]
+            return str(re.findall(r'data-server="(.*?)"', answer.read().decode())[0])
 
     assert told(plain) == ""
     (tmp_path / "keys.toml").write_text(f'[[key]]\nname = "a"\nsha256 = "{"0" * 64}"\n')
-    more = {"data_dir": tmp_path, "keys_file": tmp_path / "keys.toml"}
+    more: dict[str, Any] = {"data_dir": tmp_path, "keys_file": tmp_path / "keys.toml"}
     with serving(history="text-free", history_live=True, **more) as running:
         assert told(running) == "keys jobs history"
     with serving(history="on", history_live=True, **more) as running:
@@ -239,7 +239,7 @@ def test_the_microphone_gives_words_while_one_speaks(
     assert shown == again.text.split()
     assert shown == [word for m in got if m["type"] == "final" for word in m["text"].split()]
     assert any(m["stable"] for m in got if m["type"] == "partial")
-    assert len(set(shown) & set(SAID)) >= 0.7 * len(set(SAID)), "a browser's fake microphone loses a little"
+    assert len(set(shown) & set(SAID)) >= 0.8 * len(set(SAID)), "a browser's fake microphone may lose a little"
     assert page.locator("#play").is_enabled()
     page.click("#language")
     assert page.inner_text("#micText") == "Говорить"

@@ -56,7 +56,8 @@ export function pcm16(channels) {
 
 /** Start the microphone. `hear` gets Float32Arrays at RATE; the returned function stops it when all was heard. */
 export async function openMicrophone(hear) {
-  const wanted = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true };
+  // As it is: models do not mind quiet speech, but the browser's gain control drives loud speech into clipping.
+  const wanted = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
   const context = new AudioContext();
   const close = async () => {
