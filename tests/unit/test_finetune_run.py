@@ -21,6 +21,7 @@ from rechka.hub.card import Card  # noqa: E402
 from rechka.testing import say  # noqa: E402
 from rechka.train.finetune import DataOptions, DevSet, FinetuneConfig, Optimisation, finetune, params  # noqa: E402
 from rechka.train.finetune.learners import Learner, open_learner  # noqa: E402
+from rechka.train.finetune.report import Progress, Reporter  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data"
 TEXTS = ("да", "нет", "дом", "алло", "да нет")
@@ -268,3 +269,35 @@ def test_the_card_takes_after_the_model_it_came_from(tmp_path: Path) -> None:
     assert [result.metric for result in card.results] == ["WER %", "CER %"] * 2
     again = finetune(replace(run, model=str(tmp_path / "out")), tmp_path / "again")
     assert again.title["ru"].startswith("Основа")
+
+
+# What a run tells ----------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_written_for_tensorboard_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="curves need the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for begin in (None, 2):  # step 3 is lost in a kill, and made again
+        reporter = Reporter(tmp_path, begin, lambda progress: None)
+        for step in range((begin or 0) + 1, 4):
+            reporter.step(step / 4, step, {"loss": 1.0 / step}, 1.0)
+        reporter.look(3, {"calls": {"wer": 0.5, "cer": 0.1}})
+        reporter.close()
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    curve = [(event.step, event.value) for event in found.Scalars("train/loss")]
+    assert curve == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert [event.value for event in found.Scalars("calls/wer")] == [0.5]
+
+
+def test_time_left_is_what_the_rest_will_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 10.0, 14.0])  # the first step takes ten seconds and is not counted
+    monkeypatch.setattr("rechka.train.finetune.report.time.monotonic", lambda: next(clock))
+    told: list[Progress] = []
+    reporter = Reporter(tmp_path, None, told.append)
+    for step in (1, 2):
+        reporter.step(step / 10, step, {"loss": 2.0}, 20.0)
+    reporter.close()
+    assert [progress.left_s for progress in told] == [None, pytest.approx(4.0 / 0.1 * 0.8)]
+    assert told[1].loss == 2.0

@@ -54,6 +54,9 @@ def finetune(
     steps: Annotated[int | None, typer.Option(help="Steps instead of passes.")] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 5e-5.")] = None,
     batch_seconds: Annotated[float | None, typer.Option(help="Audio in a batch. Default: 60.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Looks without a better word error rate that end the run. Default: 4.")
+    ] = None,
     freeze_layers: Annotated[int | None, typer.Option(help="Lower encoder layers that stay as they are.")] = None,
     telephone: Annotated[
         float | None, typer.Option(help="Share of recordings sent through a telephone line. Default: 0.1.")
@@ -72,7 +75,7 @@ def finetune(
     ] = None,
     language: Annotated[str | None, typer.Option(help="Whisper: what is spoken, such as uk. Default: ru.")] = None,
 ) -> None:
-    """Adapt a T-one, GigaAM or Whisper model to your recordings.
+    """Adapt a T-one, GigaAM, embedded or Whisper model to your recordings.
 
     rechka finetune MODEL --train A.jsonl --dev B.jsonl --out FOLDER
 
@@ -93,7 +96,7 @@ def finetune(
              "int8": int8 or None},
         "data": {"train": train, "replay": replay},
         "optim": {"epochs": epochs, "steps": steps, "rate": rate, "batch_seconds": batch_seconds,
-                  "freeze_layers": freeze_layers, "patience": 0 if config is None and not dev else None},
+                  "freeze_layers": freeze_layers, "patience": 0 if config is None and not dev else patience},
         "wave": {"telephone": telephone, "noise_files": noise},
         **({"whisper": {"lora": lora, "language": language}} if kind else {}),
     }  # fmt: skip
