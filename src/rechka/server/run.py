@@ -9,10 +9,8 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rechka.errors import OutputError, UsageError
 from rechka.recognizers import Asr
@@ -20,6 +18,7 @@ from rechka.server.app import build_app
 from rechka.server.auth import Auth
 from rechka.server.fetch import Fetcher, Guard
 from rechka.server.jobs import open_jobs
+from rechka.server.patience import http_protocol, websocket_protocol
 from rechka.server.service import Service
 from rechka.server.settings import Settings
 
@@ -68,8 +67,8 @@ class Server(uvicorn.Server):
         s = service.settings
         config = uvicorn.Config(
             build_app(service),
-            http=_protocol(s.header_s),
-            ws="websockets-sansio",
+            http=http_protocol(s.header_s, s.send_s),
+            ws=websocket_protocol(s.send_s),
             ws_max_size=s.max_message_kb << 10,
             ws_ping_interval=PING_S,
             ws_ping_timeout=PONG_S,
@@ -131,22 +130,6 @@ class Server(uvicorn.Server):
 
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(end())
-
-
-def _protocol(header_s: float) -> type[H11Protocol]:
-    """uvicorn's HTTP protocol, with a limit for headers that never end (slow loris): it has none by itself."""
-
-    class Impatient(H11Protocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.loop.call_later(header_s, self._check_headers)
-
-        def _check_headers(self) -> None:
-            handed_over = self.transport.get_protocol() is not self  # to the WebSocket protocol
-            if self.cycle is None and not handed_over and not self.transport.is_closing():
-                self.transport.close()
-
-    return Impatient
 
 
 def bind(settings: Settings) -> list[socket.socket]:

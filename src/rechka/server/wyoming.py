@@ -23,6 +23,8 @@ log = logging.getLogger("rechka.server")
 
 MAX_LINE = 64 << 10
 MAX_DATA = 256 << 10
+WAIT_S = 600.0
+"""Between two transcripts a client may keep silent for so long; longer, and nobody may be there any more."""
 HOME = "https://github.com/rhasspy/wyoming"
 
 
@@ -87,7 +89,7 @@ class _Client:
         """Kind, data and payload of the next message; None at the end."""
         idle = self.service.settings.idle_s
         try:
-            line = await asyncio.wait_for(self.reader.readline(), idle if self.session else None)
+            line = await asyncio.wait_for(self.reader.readline(), idle if self.session else max(idle, WAIT_S))
             if not line:
                 return None
             head = loads(line)
