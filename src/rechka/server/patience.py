@@ -1,4 +1,4 @@
-"""uvicorn's protocols with an end to their patience: they wait for ever for headers and for clients that do not read."""
+"""uvicorn's protocols with an end to their patience: they wait for ever for headers and for those who do not read."""
 
 from __future__ import annotations
 
