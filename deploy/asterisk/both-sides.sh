@@ -8,7 +8,7 @@
 # Needs curl and jq, and somebody connected to ARI as the application "rechka", which both channels are given to.
 set -eu
 channel=$1
-legs=$(curl -fsS -H "X-API-Key: ${RECHKA_KEY:-}" -d '{"tracks": ["client", "agent"]}' "$RECHKA/v1/calls")
+legs=$(curl -fsS -H "X-API-Key: ${RECHKA_API_KEY:-}" -d '{"tracks": ["client", "agent"]}' "$RECHKA/v1/calls")
 echo "words: $RECHKA/v1/calls/$(echo "$legs" | jq -r .call)/events"
 for side in in:client out:agent; do
   leg=$(echo "$legs" | jq -r ".legs.${side#*:}")

@@ -16,8 +16,8 @@ from rechka.server.settings import PREFIX, Settings
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 NAMES = {field.name for field in dataclasses.fields(Settings)}
-NOT_SETTINGS = {"home"}
-"""Where downloaded models lie: of the whole program, not of the server."""
+NOT_SETTINGS = {"home", "api_key"}
+"""Of the whole program: where downloaded models lie; and of clients: their key."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
