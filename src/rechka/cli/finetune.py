@@ -106,7 +106,8 @@ def finetune(
         torch.set_num_threads(threads)
     with _Line() as line:
         card = run(settings(config, given, dev, kind), out, tell=line.say, tick=line.tick)
-    say(f"{card.name}: done; use it with: --model {out}")
+    place = out if out.is_absolute() or len(out.parts) > 1 else f"./{out}"  # a bare word would be a model's name
+    say(f"{card.name}: done; use it with: --model {place}")
     typer.echo(str(out))
 
 

@@ -239,7 +239,7 @@ def _write_config(path: Path, config: Mapping[str, Any]) -> None:
 def _save_weights(path: Path, arrays: Mapping[str, Any]) -> None:
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    save_file({name: np.require(array, requirements="C") for name, array in arrays.items()}, path)
     path.chmod(0o644)
 
 
