@@ -192,7 +192,8 @@ def test_the_form_of_a_noun_tells_the_case(number: int, case: Case, noun: Noun) 
         return
     written = f"вижу {number} {noun.form(number, case)}"
     spoken = to_words(written)
-    assert digits_for_scoring(spoken) == digits_for_scoring(written.replace("ё", "е")).replace("%", noun.form(number))
+    read = digits_for_scoring(spoken).replace("ё", "е")
+    assert read == digits_for_scoring(written).replace("%", noun.form(number)).replace("ё", "е")
     fitting = [other for other in CASES if noun.form(number, other) == noun.form(number, case)]
     said = spoken.removeprefix("вижу ").rsplit(" ", 1)[0]
     assert said in {cardinal(number, other, noun.gender) for other in fitting}
