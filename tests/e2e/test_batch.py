@@ -97,9 +97,23 @@ def test_a_kill_in_the_middle(tmp_path: Path) -> None:
     assert len(done) < 30
     subprocess.run(command, check=True, capture_output=True)
     assert all((out / "done" / name).stat().st_mtime_ns == when for name, when in done.items())  # not done twice
-    for path in out.rglob(".*"):
-        path.unlink()  # what the kills left, under names that nobody reads
     check(out, texts)
+
+
+def test_what_a_killed_writer_leaves(tmp_path: Path) -> None:
+    texts = recordings(tmp_path / "calls", 2)
+    out = tmp_path / "out"
+    archive = Archive(str(out), BatchOptions())
+    archive.write_plan(texts)
+    for folder in ("", "plan", "parts", "done"):
+        (out / folder).mkdir(exist_ok=True)
+        (out / folder / ".0000000.json.a1b2c3").write_text("{")
+    (out / "parts" / "notes.txt").write_text("of a person")
+    worker = Worker(archive.options, str(out), lambda _: toy_asr())
+    assert worker.do(Part(0, tuple(texts)))["recordings"] == 2
+    assert archive.report().recordings == 2
+    check(out, texts)
+    assert (out / "parts" / "notes.txt").exists()
 
 
 def test_a_recording_that_ends_the_process(tmp_path: Path) -> None:

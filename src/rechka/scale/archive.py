@@ -163,7 +163,8 @@ class Archive:
         raise WorkerLost("parts were handed out again and again and are not done", remedy="run the same command again")
 
     def report(self) -> Report:
-        """Count what is done, and leave ``report.json``."""
+        """Count what is done, leave ``report.json``, and clean up after workers that were killed."""
+        self.store.sweep("", "plan", "parts", "done")
         recordings, audio_s, seconds = 0, 0.0, 0.0
         failures: list[dict[str, Any]] = []
         for number in sorted(self.done()):

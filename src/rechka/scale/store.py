@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,19 @@ class Store:
             return set()
         except OSError as error:
             raise OutputError(f"cannot list {folder} in {self.place}: {error}", remedy="check its rights") from error
+
+    def sweep(self, *folders: str) -> None:
+        """Remove what writers that were killed left half-written; to be called when nobody writes any more.
+
+        Only folders of this machine need it: elsewhere a file appears when it is whole.
+
+        Raises:
+            OutputError: something cannot be removed.
+        """
+        if self._system is None:
+            for folder in folders:
+                for path in Path(self.place, folder).glob(".*"):
+                    self._do(partial(path.unlink, missing_ok=True))
 
     def _do(self, action: Any) -> None:
         try:
