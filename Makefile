@@ -28,7 +28,7 @@ help:
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
 
-setup: $(VENV)/.test $(VENV)/.check
+setup: $(VENV)/.test $(VENV)/.node $(VENV)/.check
 
 run: $(VENV)/.base
 	@echo "\$$ rechka transcribe $(RECORDING)" >&2
@@ -41,7 +41,7 @@ run: $(VENV)/.base
 	@echo "  $(BIN)/rechka models pull t-one                the model for real work, 144 MB" >&2
 	@echo "  make test                                    the test suite" >&2
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.node
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: lint types
@@ -119,6 +119,14 @@ $(VENV)/.test: $(PINS) $(VENV)/.base $(VENV)/.torch
 	@echo "Installing what the tests need (once)" >&2
 	@$(PIP) --editable '.[av,data,openvino,otel,postgres,publish,ray,server,tensorboard,train,triton,webrtc,whisper,whisper-train]' --group test
 	@touch $@
+
+# Without npm, or where it reaches no registry, the tests of these clients skip with the reason.
+NODE_CLIENTS := tests/clients/node
+$(VENV)/.node: $(NODE_CLIENTS)/package-lock.json | $(BIN)/python
+	@if command -v npm >/dev/null; then \
+	  echo "Installing public clients of Node.js for the tests (once)" >&2; \
+	  npm ci --prefix $(NODE_CLIENTS) --no-audit --no-fund --silent && touch $@ \
+	    || echo "npm could not; their tests will skip" >&2; fi
 
 # mypy reads the types of the server's libraries, and of hypothesis for rechka.testing: hence the extra and both groups.
 $(VENV)/.check: $(PINS) $(VENV)/.base $(VENV)/.pip

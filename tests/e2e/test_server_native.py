@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -374,14 +372,8 @@ def test_rechka_stream_prints_what_the_server_hears(server, tmp_path, capfd):
     assert rechka(["stream", str(tmp_path / "none.wav"), "--server", server.http]) == 1
 
 
-def test_tls(tmp_path):
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not here to make a certificate")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    args = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    made = [openssl, *args, "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(made, check=True, capture_output=True)
+def test_tls(certificate):
+    cert, key = certificate
     trusting = ssl.create_default_context(cafile=cert)
     trusting.check_hostname = False
     with serving(tls_cert=cert, tls_key=key) as server:
