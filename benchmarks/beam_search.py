@@ -1,16 +1,18 @@
-"""Beam search side by side with pyctcdecode: CPU time as ratios, and the scores of what both find.
+"""Beam search side by side with pyctcdecode: CPU time, and the scores of what both find.
 
-    pip install "numpy<2" pyctcdecode kenlm && pip install -e .    # in an environment of its own
-    python benchmarks/beam_search.py [--lm FILE.arpa] [--phrases 12] [--width 200] [--wrong 0.1]
+    python benchmarks/beam_search.py [--lm FILE.arpa] [--rounds 3] [--phrases 6] [--width 200] [--json FILE]
+
+Runs where pyctcdecode is, which wants numpy below 2: an environment of its own (benchmarks/requirements.txt). Part of
+``benchmarks/suite.py``.
 
 Log-probs are synthetic: random words of the language model, one to two frames a letter, nought to two blanks between,
 33 frames a second, phrases of five seconds. The winner of a frame has a probability drawn from the level's range, the
-others share the rest by a Dirichlet(1) draw; one letter in ten (``--wrong``) is replaced by a wrong one. Both decoders
+others share the rest by a Dirichlet(1) draw; one letter in ten, or none, is replaced by a wrong one. Both decoders
 work phrase by phrase in turns, so that a disturbance of the machine hits both; times are CPU seconds of this process,
 which runs one thread.
 
 The score of a text is computed apart from both decoders: the exact CTC probability of its letters (all alignments),
-plus the language model's part as pyctcdecode defines it. Without the packages above, only our side is timed.
+plus the language model's part as pyctcdecode defines it.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from record import Record, Row, finish, missing, versions
 
 from rechka.decoding import CtcBeam, LanguageModel, load_lm
 from rechka.decoding.lm import LN10
@@ -34,6 +36,8 @@ LETTERS = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
 TOKENS = Tokens((*LETTERS, " ", ""), blank=34)
 LM_FILE = Path(__file__).parents[1] / "tests" / "data" / "tone" / "lm.arpa"
 LEVELS = {"confident": (0.9, 0.995), "noisy": (0.35, 0.9)}
+CASES = [("noisy", 0.1), ("noisy", 0.0), ("confident", 0.1), ("confident", 0.0)]
+"""Levels, and the share of wrong letters; the last has next to nothing to search."""
 ALPHA, BETA, UNK = 0.4, 0.9, -10.0
 FRAMES = 166
 
@@ -85,16 +89,14 @@ def lm_score(lm: LanguageModel, text: str) -> float:
 
 @dataclass
 class Contestant:
-    """A way to decode, with the CPU time it took and the texts it found."""
+    """A way to decode, with the CPU seconds of every round and the texts it found."""
 
-    name: str
     decode: Callable[[np.ndarray], str]
-    uses_lm: bool
-    seconds: float = 0.0
-    texts: list[str] | None = None
+    seconds: list[float] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
 
 
-def ours(name: str, width: int, lm: LanguageModel | None) -> Contestant:
+def ours(width: int, lm: LanguageModel | None) -> Contestant:
     """Our beam search."""
     options = DecoderOptions(beam_width=width, alpha=ALPHA, beta=BETA, unk_logp=UNK * ALPHA * LN10)
     decoder = CtcBeam(TOKENS, options, lm=lm)
@@ -103,10 +105,10 @@ def ours(name: str, width: int, lm: LanguageModel | None) -> Contestant:
         [beam] = decoder.advance([decoder.begin()], [LogProbs(values)])
         return TOKENS.text(decoder.best(beam).tokens)
 
-    return Contestant(name, decode, lm is not None)
+    return Contestant(decode)
 
 
-def theirs(name: str, width: int, lm_path: Path | None, unigrams: list[str] | None) -> Contestant:
+def theirs(width: int, lm_path: Path | None, unigrams: list[str] | None) -> Contestant:
     """pyctcdecode's, with its defaults but for the width."""
     import kenlm
     from pyctcdecode.decoder import Alphabet, BeamSearchDecoderCTC
@@ -120,80 +122,74 @@ def theirs(name: str, width: int, lm_path: Path | None, unigrams: list[str] | No
     def decode(values: np.ndarray) -> str:
         return str(decoder.decode_beams(values, beam_width=width)[0][0])
 
-    return Contestant(name, decode, lm_path is not None)
+    return Contestant(decode)
 
 
-def contestants(lm_path: Path, lm: LanguageModel, width: int) -> list[tuple[str, list[Contestant]]]:
-    """Pairs to compare, each with a heading; the first of a pair is ours."""
-    known = list(lm.words or [])
-    with_lm = ours(f"rechka, beam {width}", width, lm)
-    small = ours("rechka, beam 48", 48, lm)
-    without = ours(f"rechka, beam {width}, no LM", width, None)
-    try:
-        return [
-            ("LM, as T-one runs it", [with_lm, small, theirs("pyctcdecode, no word list", width, lm_path, None)]),
-            ("LM and word list", [with_lm, small, theirs("pyctcdecode, word list", width, lm_path, known)]),
-            ("no LM", [without, theirs("pyctcdecode", width, None, None)]),
-        ]
-    except ImportError as error:
-        print(f"pyctcdecode is not compared ({error}); see the head of this file for how to install it\n")
-        return [("LM", [with_lm, small]), ("no LM", [without])]
-
-
-def race(phrases: list[np.ndarray], members: list[Contestant]) -> None:
-    """Decode every phrase by every member in turn, after one warm-up."""
+def race(phrases: list[np.ndarray], members: list[Contestant], rounds: int) -> None:
+    """Decode every phrase by every member in turn, once in each round, after one warm-up."""
     for member in members:
         member.decode(phrases[0])
-        member.seconds, member.texts = 0.0, []
-    for values in phrases:
-        for member in members:
-            begin = time.process_time()
-            text = member.decode(values)
-            member.seconds += time.process_time() - begin
-            assert member.texts is not None
-            member.texts.append(text.strip())
+    for _ in range(rounds):
+        seconds = dict.fromkeys(range(len(members)), 0.0)
+        texts: list[list[str]] = [[] for _ in members]
+        for values in phrases:
+            for i, member in enumerate(members):
+                begin = time.process_time()
+                text = member.decode(values)
+                seconds[i] += time.process_time() - begin
+                texts[i].append(text.strip())
+        for i, member in enumerate(members):
+            member.seconds.append(seconds[i])
+            member.texts = texts[i]
 
 
-def report(heading: str, phrases: list[np.ndarray], members: list[Contestant], lm: LanguageModel) -> None:
-    """Times, ratios and scores of one race."""
-    print(f"  {heading}")
-    scores: dict[str, list[float]] = {}
-    reference = members[-1]
-    minutes = len(phrases) * FRAMES * 0.03 / 60
-    for member in members:
-        part: Any = lm_score if member.uses_lm else lambda _lm, _text: 0.0
-        scores[member.name] = [
-            ctc_score(values, text) + part(lm, text) for values, text in zip(phrases, member.texts or [], strict=True)
-        ]
-        own = scores[member.name]
-        line = f"    {member.name:26} {member.seconds / minutes:8.3f} s an audio minute, mean score {np.mean(own):9.3f}"
-        print(line + (f", {reference.seconds / member.seconds:6.1f} x" if member is not reference else ""))
-    last = np.array(scores[members[-1].name])
-    for member in members[:-1]:
-        gain = np.array(scores[member.name]) - last
-        print(
-            f"    {member.name} against {members[-1].name}: score higher in {int((gain > 1e-4).sum())}, "
-            f"equal in {int((abs(gain) <= 1e-4).sum())}, lower in {int((gain < -1e-4).sum())} of {len(gain)} phrases"
+def compared(phrases: list[np.ndarray], texts: list[list[str]], lm: LanguageModel | None) -> str:
+    """Mean scores of both, and in how many phrases ours is not lower."""
+    own, other = (
+        np.array(
+            [ctc_score(x, text) + (lm_score(lm, text) if lm else 0.0) for x, text in zip(phrases, found, strict=True)]
         )
+        for found in texts
+    )
+    higher, lower = int((own - other > 1e-4).sum()), int((other - own > 1e-4).sum())
+    told = f"score {own.mean():.1f} against {other.mean():.1f}: higher in {higher} of {len(own)}"
+    return told + (f", **lower in {lower}**" if lower else "")
 
 
 def main() -> int:
     """Run all races and print them."""
     parser = argparse.ArgumentParser(description="Beam search side by side with pyctcdecode.")
     parser.add_argument("--lm", type=Path, default=LM_FILE, help="ARPA file (default: the tests' bigram of 30 words)")
-    parser.add_argument("--phrases", type=int, default=12, help="of five seconds each (default 12)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--phrases", type=int, default=6, help="of five seconds each (default 6)")
     parser.add_argument("--width", type=int, default=200, help="beam width (default 200, T-one's)")
-    parser.add_argument("--wrong", type=float, default=0.1, help="share of wrong letters (default 0.1)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
+    record = Record("beam", versions=versions(sys.executable, "pyctcdecode", "kenlm", "numpy"))
+    why = missing(sys.executable, "pyctcdecode, kenlm")
+    if why:
+        record.skipped["pyctcdecode"] = why
+        finish(record, arguments.json)
+        return 0
     lm = load_lm(arguments.lm)
     words = [word for word in lm.words or [] if set(word) <= set(LETTERS)]
-    pairs = contestants(arguments.lm, lm, arguments.width)
-    for name, level in LEVELS.items():
-        print(f"{name} log-probs, winner's probability {level[0]} to {level[1]}")
-        phrases = [synthetic(words, level, seed, arguments.wrong) for seed in range(arguments.phrases)]
-        for heading, members in pairs:
-            race(phrases, members)
-            report(heading, phrases, members, lm)
+    ways: list[tuple[str, LanguageModel | None, Path | None, list[str] | None]] = [
+        ("LM as T-one runs it", lm, arguments.lm, None),
+        ("LM and word list", lm, arguments.lm, list(lm.words or [])),
+        ("no LM", None, None, None),
+    ]
+    for level, wrong in CASES:
+        phrases = [synthetic(words, LEVELS[level], seed, wrong) for seed in range(arguments.phrases)]
+        # Without wrong letters the language model makes the difference: the search alone has been seen above.
+        for way, model, path, known in ways if wrong else ways[:2]:
+            members = [ours(arguments.width, model), theirs(arguments.width, path, known)]
+            race(phrases, members, arguments.rounds)
+            told = f"beam {arguments.width}, {way}; {level}, {100 * wrong:g} % wrong letters"
+            both = compared(phrases, [member.texts for member in members], model)
+            audio_s = len(phrases) * FRAMES * 0.03
+            record.rows.append(Row(told, "pyctcdecode", audio_s, members[0].seconds, members[1].seconds, both))
+            print(told, *(round(member.seconds[-1], 3) for member in members), file=sys.stderr, flush=True)
+    finish(record, arguments.json)
     return 0
 
 

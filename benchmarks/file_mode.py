@@ -1,14 +1,13 @@
 """How fast a recording goes through full-size T-one: our blocks against plain ONNX Runtime and against sherpa-onnx.
 
-    python benchmarks/file_mode.py [--rounds 5] [--sherpa-python PATH]
+    python benchmarks/file_mode.py [--rounds 5] [--theirs PYTHON] [--json FILE]
 
 All contestants run in one go on the same random weights, one thread each, in turns of a few seconds of audio, so that
-whatever else the machine does hits all of them alike. CPU time of the process is measured, not wall time. Ratios are
-taken within a round, against plain ONNX Runtime in the same round; the table shows their median and range, and says so
-where we lose.
+whatever else the machine does hits all of them alike. CPU time of the process is measured, not wall time. Part of
+``benchmarks/suite.py``.
 
-sherpa-onnx runs in a process of its own (``pip install sherpa-onnx`` into this environment or another one); without it,
-its row says that it was not measured. Needs ``rechka[train]``, 1.5 GB of memory, 1 GB of disk for the time of the run.
+sherpa-onnx runs in a process of its own (``--theirs``: a Python that has it). Needs ``rechka[train]``, 1.5 GB of
+memory, 1 GB of disk for the time of the run.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from record import Record, Row, finish, missing, versions
 
 CHUNK = 2400
 SAMPLE_RATE = 8000
@@ -120,18 +119,15 @@ def sherpa_worker(folder: Path) -> None:
         print(json.dumps([time.process_time() - start, decoded]), flush=True)
 
 
-def sherpa(python: str, folder: Path) -> tuple[Turn | None, str]:
-    """The contestant in its own process, or why there is none."""
+def sherpa(python: str, folder: Path) -> tuple[Turn, subprocess.Popen[str]]:
+    """The contestant in its own process."""
     process = subprocess.Popen(
-        [python, __file__, "--sherpa-worker", str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [python, __file__, "--sherpa-worker", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdin is not None
     assert process.stdout is not None
-    assert process.stderr is not None
     if process.stdout.readline().strip() != "ready":
-        errors = process.communicate()[1].strip().splitlines()
-        return None, errors[-1] if errors else "it ended without a word"
+        raise SystemExit("sherpa-onnx did not load the published form of T-one")
     stdin, stdout = process.stdin, process.stdout
 
     def turn(chunks: int) -> float:
@@ -139,7 +135,7 @@ def sherpa(python: str, folder: Path) -> tuple[Turn | None, str]:
         seconds, decoded = json.loads(stdout.readline())
         return float(seconds) * chunks / decoded
 
-    return turn, ""
+    return turn, process
 
 
 def drift(folder: Path, names: list[str], reference: object) -> dict[str, str]:
@@ -151,8 +147,12 @@ def drift(folder: Path, names: list[str], reference: object) -> dict[str, str]:
     for name in names:
         out, _ = run_chunks(folder / f"{name}.onnx", signal, chunk=CHUNK)
         d = Drift.between(reference, out)  # type: ignore[arg-type]
-        found[name] = f"{d.max_logprob:.1e} / {d.kl:.1e} / {100 * d.agreement:.0f} %"
+        found[name] = f"drift {d.max_logprob:.1e} / {d.kl:.1e} / {100 * d.agreement:.0f} %"
     return found
+
+
+PLAIN, SHERPA = "plain ONNX Runtime, batch 1", "sherpa-onnx"
+FILES = {"same file": "published-fp16", "fp32 blocks": "block-fp32", "int8 blocks": "block-int8"}
 
 
 def main() -> int:
@@ -160,53 +160,48 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--chunks", type=int, default=20, help="chunks of 300 ms per turn")
-    parser.add_argument("--sherpa-python", default=sys.executable, help="a Python that has sherpa-onnx")
-    parser.add_argument("--no-drift", action="store_true", help="skip the comparison with torch")
+    parser.add_argument("--theirs", default=sys.executable, help="a Python that has sherpa-onnx")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--sherpa-worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.sherpa_worker:
         sherpa_worker(arguments.sherpa_worker)
         return 0
+    record = Record("file", versions=versions(sys.executable, "onnxruntime", "numpy", "torch"))
     variants = [
         ("published-fp16", "published", "fp16"),
         ("block-fp32", "block", "fp32"),
         ("block-int8", "block", "int8"),
     ]
+    why = missing(arguments.theirs, "sherpa_onnx")
+    if why:
+        record.skipped[SHERPA] = why
+    else:
+        record.versions |= versions(arguments.theirs, "sherpa-onnx")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         reference = make_models(folder, variants)
-        drifts = {} if arguments.no_drift else drift(folder, [name for name, *_ in variants], reference)
-        turns: dict[str, Turn] = {
-            "plain ONNX Runtime, chunk by chunk": plain(folder / "published-fp16.onnx"),
-            "rechka, same file": ours(folder / "published-fp16.onnx"),
-            "rechka, fp32 blocks": ours(folder / "block-fp32.onnx"),
-            "rechka, int8 blocks": ours(folder / "block-int8.onnx"),
-        }
-        files = dict(zip(turns, ["published-fp16", "published-fp16", "block-fp32", "block-int8"], strict=True))
-        other, why_not = sherpa(arguments.sherpa_python, folder)
-        if other is not None:
-            turns["sherpa-onnx, same file"] = other
-            files["sherpa-onnx, same file"] = "published-fp16"
+        drifts = drift(folder, [name for name, *_ in variants], reference)
+        turns = {PLAIN: plain(folder / "published-fp16.onnx")}
+        turns |= {name: ours(folder / f"{file}.onnx") for name, file in FILES.items()}
+        process = None
+        if not why:
+            turns[SHERPA], process = sherpa(arguments.theirs, folder)
         for turn in turns.values():
             turn(arguments.chunks)
         seconds: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(arguments.rounds):
             for name, turn in turns.items():
                 seconds[name].append(turn(arguments.chunks))
+        if process is not None:
+            process.communicate()
     length = arguments.chunks * CHUNK / SAMPLE_RATE
-    base = seconds["plain ONNX Runtime, chunk by chunk"]
-    print(
-        f"T-one, {length:g} s of audio per turn, {arguments.rounds} rounds, one thread, CPU time, random weights\n\n"
-        "| contestant | audio s per CPU s | ratio to plain, median (range) | drift: max log-prob / KL / same best |\n"
-        "|---|---|---|---|"
-    )
-    for name, values in seconds.items():
-        ratios = [b / v for b, v in zip(base, values, strict=True)]
-        mark = " **slower**" if median(ratios) < 1 and name.startswith("rechka") else ""
-        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){mark}"
-        print(f"| {name} | {length / median(values):.1f} | {spread} | {drifts.get(files[name], '')} |")
-    if other is None:
-        print(f"| sherpa-onnx | not measured: {why_not} | | |")
+    for peer in (PLAIN, SHERPA)[: 1 if why else 2]:
+        for name, file in FILES.items():
+            record.rows.append(
+                Row("T-one, a recording", peer, length, seconds[name], seconds[peer], drifts[file], f"rechka, {name}")
+            )
+    finish(record, arguments.json)
     return 0
 
 

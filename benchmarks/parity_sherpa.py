@@ -1,13 +1,13 @@
 """The same models in rechka and in sherpa-onnx: is the text equal, and what does it cost?
 
-    python benchmarks/parity_sherpa.py [--rounds 7] [--sherpa-python PATH] [--write docs/parity.md]
+    python benchmarks/parity_sherpa.py [--rounds 5] [--theirs PYTHON] [--json FILE]
 
 Models have random weights in the exact layout that is published, so the text is noise, and a difference of one token is
 a difference. Both programs get the same files, the same float32 audio and one thread; the clock is the CPU time of the
 process, from samples to text, features included. Turns are taken in one run, one after the other, so that whatever else
-the machine does hits both; a ratio is taken within a round, and the table shows the median and the range.
+the machine does hits both. Part of ``benchmarks/suite.py``, which writes docs/parity.md from it.
 
-sherpa-onnx runs in a process of its own (``--sherpa-python``: a Python that has it). Needs ``rechka[train]``.
+sherpa-onnx runs in a process of its own (``--theirs``: a Python that has it). Needs ``rechka[train]``.
 """
 
 from __future__ import annotations
@@ -21,27 +21,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+from record import Record, Row, finish, missing, versions
 
 ROOT = Path(__file__).parents[1]
-HEAD = """# Side by side with sherpa-onnx
-
-Made by `python benchmarks/parity_sherpa.py --write docs/parity.md`; not edited by hand.
-
-The same files, the same audio, one thread each, in turns within one run. Weights are random, in the layouts that are
-published: the text is noise, equal if and only if every token is. Speed is the CPU time of sherpa-onnx divided by ours,
-from samples to text, features included: above 1 rechka is faster. Median of {rounds} rounds, and the range.
-
-sherpa-onnx gives GigaAM features that are not GigaAM's: its offline streams keep Kaldi's pre-emphasis and transform of
-512 points, although its recogniser switches both off (`offline-stream.cc` at 634265c copies neither; a graph that hands
-its input through shows the same in {theirs}). On the golden recording `b.wav` the log-mel energies differ by 1.9 on
-average, by 0.5 once each band's mean difference is taken off. So its texts are compared with ours on its features too.
-
-sherpa-onnx {theirs}, ONNX Runtime {ours} in rechka, {machine}.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +198,7 @@ def worker(root: Path) -> None:
     """The other process: for every number of a case on stdin, CPU seconds and texts on stdout."""
     import sherpa_onnx
 
-    print(json.dumps(["ready", sherpa_onnx.__version__]), flush=True)
+    print(json.dumps("ready"), flush=True)
     recognizers: dict[tuple[str, str], Any] = {}
     for line in sys.stdin:
         case = CASES[int(line)]
@@ -259,7 +244,7 @@ class Sherpa:
         self.process = subprocess.Popen(
             [python, __file__, "--worker", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.version = self._answer()[1]
+        self._answer()
 
     def turn(self, index: int) -> tuple[float, list[str]]:
         """One turn of a case."""
@@ -272,7 +257,7 @@ class Sherpa:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("sherpa-onnx did not answer; is it installed for --sherpa-python?")
+            raise SystemExit("sherpa-onnx did not answer; is it installed for --theirs?")
         return json.loads(line)
 
 
@@ -317,8 +302,8 @@ def heard_as_sherpa(folder: Path, samples: Any) -> str:
     return str(model.spec.tokens.text(decoder.best(beam).tokens))
 
 
-def measure(rounds: int, python: str) -> tuple[list[str], str]:
-    """Rows of the table, and the version of sherpa-onnx."""
+def measure(rounds: int, python: str) -> list[Row]:
+    """All cases."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -328,54 +313,37 @@ def measure(rounds: int, python: str) -> tuple[list[str], str]:
             turn = ours(case, root)
             (_, text), (_, theirs) = turn(), other.turn(index)
             pairs = [(turn()[0], other.turn(index)[0]) for _ in range(rounds)]
-            ratios = [b / a for a, b in pairs]
+            detail = same(case, root, text, theirs)
+            result = "equal text" if detail.startswith("equal") else "**other text**"
             length = case.seconds * case.streams
-            mark = " **slower**" if median(ratios) < 1 else ""
-            rows.append(
-                f"| {case.name} | {same(case, root, text, theirs)} | {length / median(a for a, _ in pairs):.1f} "
-                f"| {length / median(b for _, b in pairs):.1f} "
-                f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){mark} |"
-            )
-            print(rows[-1], file=sys.stderr, flush=True)
+            own, others = zip(*pairs, strict=True)
+            rows.append(Row(case.name, "sherpa-onnx", length, own, others, result, detail=detail))
+            print(case.name, detail, rows[-1].ratios, file=sys.stderr, flush=True)
         other.process.terminate()
         other.process.wait()
-    return rows, other.version
+    return rows
 
 
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sherpa-python", default=sys.executable, help="a Python that has sherpa-onnx")
-    parser.add_argument("--write", type=Path, help="file for the page")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--theirs", default=sys.executable, help="a Python that has sherpa-onnx")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker)
         return 0
-    import onnxruntime
-
-    rows, version = measure(arguments.rounds, arguments.sherpa_python)
-    page = HEAD.format(rounds=arguments.rounds, theirs=version, ours=onnxruntime.__version__, machine=machine())
-    table = [
-        "| model | text | rechka, audio s per CPU s | sherpa-onnx | ratio, median (range) |",
-        "|---|---|---|---|---|",
-    ]
-    text = "\n".join([page, *table, *rows, ""])
-    if arguments.write:
-        arguments.write.write_text(text, encoding="utf-8")
-    print(text)
+    record = Record("sherpa", versions=versions(sys.executable, "onnxruntime", "numpy"))
+    why = missing(arguments.theirs, "sherpa_onnx") or missing(sys.executable, "kaldi_native_fbank")
+    if why:
+        record.skipped["sherpa-onnx"] = why
+    else:
+        record.versions |= versions(arguments.theirs, "sherpa-onnx")
+        record.rows = measure(arguments.rounds, arguments.theirs)
+    finish(record, arguments.json)
     return 0
-
-
-def machine() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, shared with other work" if names else "unknown processor"
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Phrase:
         The stable part ends with a whole word: it holds the words that a stable space follows. While the phrase may
         still be cut at its mark, only words before the mark are stable.
         """
-        best = decoder.best(self.beam)
+        best = decoder.nbest(self.beam, 1)[0]  # no posteriors, which only words need
         num_stable = decoder.stable(self.beam if self.mark is None else self.mark)
         text = clean(tokens.text(best.tokens))
         stable = whole_words(best.tokens[:num_stable], tokens)
