@@ -24,7 +24,7 @@ help:
 	@echo "make docs    write docs/help.md and docs/errors.md from the program"
 	@echo "make picture draw docs/images/terminal.svg from what the program prints for $(RECORDING)"
 	@echo "make tutorial fine-tune, evaluate, export and serve tiny models, in some minutes"
-	@echo "make bench   measurements against sherpa-onnx, pyctcdecode, faster-whisper and others; takes a while"
+	@echo "make bench   measurements against sherpa-onnx, pyctcdecode, faster-whisper and others; a quarter of an hour"
 	@echo "make setup   install everything that the targets above need"
 	@echo "make clean   remove caches and builds;  make distclean: the virtual environment too"
 
@@ -68,10 +68,7 @@ tutorial: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python recipes/tutorial/run.py
 
 bench: $(VENV)/.test $(VENV)-bench/.ready
-	OMP_NUM_THREADS=1 $(VENV)-bench/bin/python benchmarks/beam_search.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/file_mode.py --sherpa-python $(VENV)-bench/bin/python
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity_sherpa.py --write docs/parity.md
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/whisper_parity.py --theirs $(VENV)-bench/bin/python --write docs/whisper_parity.md
+	$(BIN)/python benchmarks/suite.py --theirs $(VENV)-bench/bin/python --write docs/benchmarks.md
 
 $(VENV)-bench/.ready: benchmarks/requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Installing what rechka is measured against (once)" >&2

@@ -1,29 +1,29 @@
 """Whisper here, in faster-whisper and in transformers: is the text equal, and what does it cost?
 
-    python benchmarks/whisper_parity.py --theirs PYTHON [--rounds 3] [--minutes 1.5] [--write PAGE]
+    python benchmarks/whisper_parity.py --theirs PYTHON [--rounds 3] [--minutes 1] [--json FILE]
 
 All run the same random weights in the shape of the tiny model (CTranslate2 for us and for faster-whisper, the
 checkpoint it was made of for transformers), so the text is noise and a difference of one token is a difference. The
 audio is the example recording over and over. Each program is a process with one thread; they take turns, and ratios of
-CPU time are taken within a round, so that whatever else the machine does hits all.
+CPU time are taken within a round, so that whatever else the machine does hits all. Part of ``benchmarks/suite.py``,
+which writes docs/whisper_parity.md from it.
 
-Needs ``rechka[whisper]``, torch and transformers here, and ``faster-whisper`` in the environment of PYTHON.
+Needs ``rechka[whisper]``, torch and transformers here, and ``faster-whisper`` in the environment of PYTHON. Without one
+of the two the other is compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+from record import Record, Row, finish, missing, versions
 
 from rechka.audio import open_source
 from rechka.features.whisper import WINDOW
@@ -36,41 +36,11 @@ WORKER = Path(__file__).with_name("whisper_worker.py")
 RATE = 16000
 NUM_WINDOWS = 6
 """Whose texts are compared."""
+NUM_TIMED = 3
+"""Of these, as many take part in the comparison of CPU time without stamps."""
 QUIET = RATE // 20
 """Samples of silence at both ends of a window, so that what lies before and behind it makes no difference."""
 THEIRS = ("faster-whisper", "transformers")
-HEAD = """# Whisper side by side with faster-whisper and transformers
-
-Made by `make bench` (`benchmarks/whisper_parity.py`); not edited by hand.
-
-Random weights in the shape of tiny, {minutes:g} minutes of audio for the times, language given, one temperature, no
-text before as a prompt, one thread. rechka and faster-whisper {fw} run CTranslate2 {ct2} on the same folder in float32;
-transformers {hf} runs the checkpoint that it was made of on torch {torch}. {machine}.
-
-The weights know no speech: equal text means that features, prompts, rules and search are the same, and says nothing of
-error rates.
-"""
-DIFFERENCES = """
-Where texts differ, and why:
-
-- **Rounding.** The three compute spectrograms and layers in different orders of additions; random weights are
-  sure of nothing, so that a difference in the sixth digit can change a token, and all that follow it.
-- **The limit of 224 tokens.** rechka divides a window whose text does not end ({truncated} of {windows} here), the others
-  go on behind it.
-- **What windows hear.** rechka computes the spectrogram of every window from its own samples and fills a rest with
-  silence, as transformers does for a recording of less than 30 s. The others cut windows out of the spectrogram of the
-  whole recording, so that they hear their neighbours, and fill a rest with zeros, which is the level of noise. So what
-  comes after the first cut between two stamps is decoded from other numbers, in another number of windows, and the
-  CPU time with stamps is that of different work. faster-whisper also takes the floor from the loudest moment of the
-  whole recording. (Here windows of 30 s begin and end with silence, so that without stamps all hear the same.)
-- **Stamps behind the end of the audio** are moved to the end here, and left there.
-- **Beams of 5.** CTranslate2 and transformers end a beam search by different rules.
-- **Word times** come from the same path through the attention; beside pauses words are cut by other rules.
-- **Not compared, since it is meant to differ**: when a window is tried again (rechka measures repetition in characters,
-  not in bytes, and looks for loops, echoes and other alphabets), guards in batches (faster-whisper's batched pipeline has
-  none), what is dropped as made up, prompts (text here; text and stamps there; an initial prompt stays behind a reset
-  here), phrases and packing (Silero's detector in both, other limits). `docs/whisper.md` tells what rechka does.
-"""  # noqa: E501  lines of the page, some with room for figures
 
 
 def checkpoint(work: Path) -> tuple[Path, Path]:
@@ -135,9 +105,12 @@ class Program:
         """CPU seconds and segments."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         if not line:
             raise SystemExit(f"{self._process.args} ended with {self._process.wait()}")
         found = json.loads(line)
@@ -153,19 +126,20 @@ class Program:
 class Comparison:
     """Jobs given to all programs in turn."""
 
-    def __init__(self, work: Path, theirs: str, minutes: float, rounds: int) -> None:
+    def __init__(self, work: Path, theirs: dict[str, str], minutes: float, rounds: int) -> None:
         checkpoint_, converted = checkpoint(work)
         self.rounds = rounds
+        self.minutes = minutes
         self.suppress = {stamps: no_text(converted, stamps=stamps) for stamps in (False, True)}
-        self.programs = {
-            "rechka": Program("rechka", sys.executable, converted),
-            "faster-whisper": Program("faster-whisper", theirs, converted),
-            "transformers": Program("transformers", sys.executable, checkpoint_),
-        }
+        folders = {"faster-whisper": converted, "transformers": checkpoint_}
+        self.programs = {"rechka": Program("rechka", sys.executable, converted)}
+        self.programs |= {name: Program(name, python, folders[name]) for name, python in theirs.items()}
+        self.peers = tuple(theirs)
         audio = recording(max(minutes, NUM_WINDOWS / 2))
         self.whole = work / "whole.npy"
         np.save(self.whole, audio[: round(minutes * 60 * RATE)])
-        self.pieces = []
+        self.agreed: dict[tuple[str, str], set[Path]] = {}
+        self.pieces: list[Path] = []
         for first in range(0, NUM_WINDOWS * WINDOW, WINDOW):
             self.pieces.append(work / f"{first}.npy")
             np.save(self.pieces[-1], audio[first : first + WINDOW])
@@ -178,37 +152,37 @@ class Comparison:
 
     def equal(self, **what: Any) -> dict[str, tuple[int, int]]:
         """For each of the others the windows whose first segment, and whose all segments, are ours."""
-        found = dict.fromkeys(THEIRS, (0, 0))
+        found = dict.fromkeys(self.peers, (0, 0))
         for piece in self.pieces:
-            answers = {name: program.run(self.job(piece, **what))[1] for name, program in self.programs.items()}
+            job = self.job(piece, **what)
+            answers = {name: program.run(job)[1] for name, program in self.programs.items()}
             ours = [_shown(segment, what) for segment in answers["rechka"]]
-            for name in THEIRS:
+            for name in self.peers:
                 others = [_shown(segment, what) for segment in answers[name] if segment[2]]
                 first, whole = found[name]
                 found[name] = (first + (ours[:1] == others[:1]), whole + (ours == others))
+                if ours == others:
+                    self.agreed.setdefault((name, json.dumps(what)), set()).add(piece)
         return found
 
-    def words(self) -> tuple[float, float, int]:
-        """Differences of word times between faster-whisper and us: median, 90th percentile, number of words."""
-        apart = []
-        for piece in self.pieces:
-            job = self.job(piece, words=True)
-            times = []
-            for name in ("rechka", "faster-whisper"):
-                segments = self.programs[name].run(job)[1]
-                times.append([(" ".join(s[2] for s in segments)), [t for s in segments for w in s[3] for t in w]])
-            if times[0][0] == times[1][0] and len(times[0][1]) == len(times[1][1]):
-                apart += [abs(a - b) for a, b in zip(times[0][1], times[1][1], strict=True)]
-        return float(np.median(apart or [0.0])), float(np.percentile(apart or [0.0], 90)), len(apart) // 2
+    def same(self, names: tuple[str, ...], **what: Any) -> list[Path]:
+        """Windows in which all of the others write our text, at most ``NUM_TIMED``."""
+        found = set(self.pieces)
+        for name in names:
+            found &= self.agreed.get((name, json.dumps(what)), set())
+        return sorted(found, key=self.pieces.index)[:NUM_TIMED]
 
-    def speed(self, names: tuple[str, ...], ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, list[float]]:
-        """CPU seconds of every round, each program having had one before."""
-        found: dict[str, list[float]] = {name: [] for name in ("rechka", *names)}
-        for i in range(self.rounds + 1):
+    def speed(
+        self, names: tuple[str, ...], audios: list[Path], ours: dict[str, Any], theirs: dict[str, Any]
+    ) -> dict[str, list[float]]:
+        """CPU seconds of every round, each program having done one window before."""
+        jobs = {name: ours if name == "rechka" else theirs for name in ("rechka", *names)}
+        for name, what in jobs.items():
+            self.programs[name].run(self.job(self.pieces[0], **what))
+        found: dict[str, list[float]] = {name: [] for name in jobs}
+        for i in range(self.rounds):
             for name in found if i % 2 else reversed(list(found)):
-                cpu, _ = self.programs[name].run(self.job(self.whole, **(ours if name == "rechka" else theirs)))
-                if i:
-                    found[name].append(cpu)
+                found[name].append(sum(self.programs[name].run(self.job(audio, **jobs[name]))[0] for audio in audios))
         return found
 
 
@@ -217,44 +191,28 @@ def _shown(segment: list[Any], what: dict[str, Any]) -> Any:
     return (round(segment[0], 2), round(segment[1], 2), segment[2]) if what.get("stamps") else segment[2]
 
 
-def _ratio(theirs: list[float], ours: list[float]) -> str:
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def parity_table(comparison: Comparison) -> list[str]:
-    """Equal texts."""
-    size = len(comparison.pieces)
-    lines = [
-        f"## Equal text, {size} windows of 30 s", "",
-        "| what | compared | faster-whisper | transformers |", "|---|---|---|---|",
-    ]  # fmt: skip
+def equality(comparison: Comparison) -> list[list[Any]]:
+    """What was done, what is compared, and for each of the others the windows in which it is equal."""
+    rows: list[list[Any]] = []
     for name, what in (("greedy", {}), ("beam of 5", {"beam": 5})):
         found = comparison.equal(**what)
-        lines.append(f"| {name} | text | " + " | ".join(f"{found[one][1]} of {size}" for one in THEIRS) + " |")
+        rows.append([name, "text", {one: found[one][1] for one in comparison.peers}])
     found = comparison.equal(stamps=True)
-    lines.append(
-        "| greedy with stamps | first segment: start, end, text | "
-        + " | ".join(f"{found[one][0]} of {size}" for one in THEIRS) + " |"
-    )  # fmt: skip
-    lines.append(
-        "| | all segments of the 30 s, decoded in several windows | "
-        + " | ".join(f"{found[one][1]} of {size}" for one in THEIRS) + " |"
-    )  # fmt: skip
-    middle, most, count = comparison.words()
-    lines += [
-        "",
-        f"Word times of the {count} words of equal texts, beside faster-whisper: median difference {middle:.2f} s, "
-        f"90 % at most {most:.2f} s.",
-    ]
-    return lines
+    rows.append([
+        "greedy with stamps", "first segment: start, end, text", {one: found[one][0] for one in comparison.peers}
+    ])  # fmt: skip
+    rows.append([
+        "", "all segments of the 30 s, decoded in several windows", {one: found[one][1] for one in comparison.peers}
+    ])  # fmt: skip
+    return rows
 
 
 SPEED: tuple[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]], ...] = (
-    ("windows one after another, greedy", THEIRS, {}, {}),
-    ("the same, beam of 5", THEIRS, {"beam": 5}, {"beam": 5}),
-    ("with stamps, greedy", THEIRS, {"stamps": True}, {"stamps": True}),
+    ("greedy", THEIRS, {}, {}),
+    ("beam of 5", THEIRS[:1], {"beam": 5}, {"beam": 5}),
+    ("beam of 5", THEIRS[1:], {"beam": 5}, {"beam": 5}),
     ("greedy with word times", THEIRS[:1], {"words": True}, {"words": True}),
+    ("greedy with stamps", THEIRS, {"stamps": True}, {"stamps": True}),
     ("packed by a VAD, batches of 8", THEIRS[:1], {"packed": True}, {"packed": True}),
     (
         "packed; ours with guards, second look, word times", THEIRS[:1],
@@ -263,37 +221,39 @@ SPEED: tuple[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]], ...] =
 )  # fmt: skip
 
 
-def speed_table(comparison: Comparison) -> list[str]:
-    """CPU time."""
-    lines = [
-        "", "## CPU time", "",
-        f"Seconds of rechka, and the CPU time of the others divided by it: above 1 rechka is faster. Median of "
-        f"{comparison.rounds} rounds, and the range.", "",
-        "| what | rechka, s | faster-whisper | transformers |", "|---|---|---|---|",
-    ]  # fmt: skip
-    for name, others, ours, theirs in SPEED:
-        found = comparison.speed(others, ours, theirs)
-        cells = [_ratio(found[one], found["rechka"]) if one in found else "" for one in THEIRS]
-        lines.append(f"| {name} | {median(found['rechka']):.2f} | " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    return lines
+def speeds(comparison: Comparison) -> list[Row]:
+    """CPU time: of windows in which all write the same text where there are any, so that the work is the same."""
+    rows = []
+    for name, every, ours, theirs in SPEED:
+        others = tuple(one for one in every if one in comparison.peers)
+        if not others:
+            continue
+        windows = comparison.same(others, **ours) if ours == theirs else []
+        found = comparison.speed(others, windows or [comparison.whole], ours, theirs)
+        audio_s = 30.0 * len(windows) if windows else 60 * comparison.minutes
+        told = "equal text" if windows else "texts differ, and so does the work"
+        rows += [Row(f"Whisper, {name}", one, audio_s, found["rechka"], found[one], told) for one in others]
+        print(name, told, found, file=sys.stderr, flush=True)
+    return rows
 
 
 PEAK = """
-import resource, sys
+import sys, tracemalloc
 import numpy as np
 side, minutes = sys.argv[1], float(sys.argv[2])
 samples = np.random.default_rng(0).standard_normal(round(minutes * 60 * 16000), dtype=np.float32)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if side == "rechka":
     from rechka.features.whisper import WINDOW, WhisperMel
     mel = WhisperMel()
+    tracemalloc.start()
     for first in range(0, len(samples), WINDOW):
         mel(samples[first : first + WINDOW])
 else:
     from faster_whisper.feature_extractor import FeatureExtractor
-    FeatureExtractor()(samples)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    extractor = FeatureExtractor()
+    tracemalloc.start()
+    extractor(samples)
+print(tracemalloc.get_traced_memory()[1] >> 20)
 """
 
 
@@ -308,36 +268,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--theirs", default=sys.executable, help="Python that has faster-whisper")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=1.5, help="of the recording whose CPU time is taken")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of the recording timed where texts differ")
     parser.add_argument("--hours", type=float, default=1.0, help="of the memory comparison")
-    parser.add_argument("--write", type=Path, help="Markdown file to make")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
-    told = [args.theirs, "-c", "from importlib.metadata import version; print(version('faster-whisper'))"]
-    head = HEAD.format(
-        minutes=args.minutes, fw=subprocess.run(told, capture_output=True, text=True, check=True).stdout.strip(),
-        ct2=version("ctranslate2"), hf=version("transformers"), torch=version("torch"),
-        machine=f"Python {platform.python_version()}, {platform.machine()}",
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as work:
-        comparison = Comparison(Path(work), args.theirs, args.minutes, args.rounds)
-        lines = [head, *parity_table(comparison)]
-        limit = comparison.programs["rechka"]
-        truncated = sum(len(limit.run(comparison.job(piece))[1]) > 1 for piece in comparison.pieces)
-        lines.append(DIFFERENCES.format(truncated=truncated, windows=len(comparison.pieces)))
-        lines += speed_table(comparison)[1:]
-        for program in comparison.programs.values():
-            program.close()
-    ours, theirs = (
-        peak_mb(side, python, args.hours * 60) for side, python in (("rechka", sys.executable), ("", args.theirs))
-    )
-    lines += [
-        "", "## Memory", "",
-        f"The features of {args.hours:g} h, on top of the samples: rechka {ours} MB, faster-whisper {theirs} MB.", "",
-    ]  # fmt: skip
-    text = "\n".join(lines)
-    print(text)
-    if args.write is not None:
-        args.write.write_text(text, encoding="utf-8")
+    record = Record("whisper", versions=versions(sys.executable, "ctranslate2", "transformers", "torch", "numpy"))
+    pythons = {"faster-whisper": args.theirs, "transformers": sys.executable}
+    for name, python in list(pythons.items()):
+        why = missing(python, name.replace("-", "_"))
+        if why:
+            record.skipped[name] = why
+            del pythons[name]
+    if pythons:
+        record.versions |= versions(args.theirs, "faster-whisper")
+        with tempfile.TemporaryDirectory() as work:
+            comparison = Comparison(Path(work), pythons, args.minutes, args.rounds)
+            limit = comparison.programs["rechka"]
+            record.more = {
+                "windows": len(comparison.pieces),
+                "equal": equality(comparison),
+                "divided": sum(len(limit.run(comparison.job(piece))[1]) > 1 for piece in comparison.pieces),
+            }
+            record.rows = speeds(comparison)
+            for program in comparison.programs.values():
+                program.close()
+    if "faster-whisper" in pythons:
+        sides = (("rechka", sys.executable), ("faster-whisper", args.theirs))
+        peaks = {side: peak_mb(side, python, args.hours * 60) for side, python in sides}
+        record.more["memory_mb"] = {"hours": args.hours, **peaks}
+    finish(record, args.json)
 
 
 if __name__ == "__main__":
