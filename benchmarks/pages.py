@@ -25,7 +25,7 @@ rechka and other programs side by side: the same files, the same audio, one thre
 The clock is the CPU time of the process, from samples to text (log-probabilities for T-one's recordings, text from
 log-probabilities for the beam search). A ratio is the other program's time divided by ours in the same round:
 **above 1 rechka is faster**. The table has the smallest, the median and the largest; *faster* and **slower** are
-said where all rounds agree, *even* where they do not. Losses stand in bold.
+said where three rounds of four agree, *even* where they do not. Losses stand in bold.
 
 ![CPU time of the other program divided by that of rechka](benchmarks/ratios.svg)
 """

@@ -8,7 +8,7 @@ from html import escape
 
 from record import Row
 
-WIDTH, LEFT, RIGHT, TOP, LINE = 960, 470, 90, 56, 22
+WIDTH, LEFT, RIGHT, TOP, LINE = 960, 500, 80, 76, 22
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .head { font-weight: 600 } .small { fill: #57606a }
 .grid { stroke: #d0d7de } .one { stroke: #57606a; stroke-width: 1.5 } .ground { fill: #ffffff }
@@ -25,7 +25,7 @@ text { font: 12px system-ui, sans-serif; fill: #24292f } .head { font-weight: 60
 def ratios(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
     """A mark at the median of each row and a line from its smallest to its largest ratio, on a logarithmic scale.
 
-    A dot is faster in every round, a square slower in every round, a ring neither: shape tells what colour tells.
+    A dot is faster, a square slower, a ring neither: shape tells what colour tells.
     """
     every = [x for _, rows in groups for row in rows for x in row.ratios]
     low = 2.0 ** math.floor(math.log2(min([0.5, *every])))
@@ -41,7 +41,8 @@ def ratios(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{height}"/>',
         '<text class="head" x="12" y="20">CPU time of the other program divided by that of rechka</text>',
-        '<text class="small" x="12" y="38">right of 1 rechka is faster; mark: median, line: smallest to largest</text>',
+        '<text class="small" x="12" y="38">right of 1 rechka is faster (dot), left slower '
+        "(square), ring: even; line: smallest to largest</text>",
     ]
     mark = low
     while mark <= high:

@@ -53,16 +53,20 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Faster or slower where all rounds say so, even where they do not agree."""
-        ratios = self.ratios
-        if min(ratios) > 1:
+        """Faster or slower where three rounds of four say so, even where they do not agree."""
+        share = sum(ratio > 1 for ratio in self.ratios) / len(self.ratios)
+        if share >= 0.75:
             return "faster"
-        return "**slower**" if max(ratios) < 1 else "even" if self.median >= 1 else "**even, rather slower**"
+        return "**slower**" if share <= 0.25 else "even" if self.median >= 1 else "**even, rather slower**"
+
+    def _speeds(self) -> tuple[float, float]:
+        """Seconds of audio per CPU second, medians of the rounds: ours, theirs."""
+        return self.audio_s / median(self.ours_s), self.audio_s / median(self.peer_s)
 
     def cells(self) -> list[str]:
         """Speeds of both, smallest, median and largest ratio, verdict."""
         ratios = self.ratios
-        speeds = (f"{self.audio_s / median(seconds):.3g}" for seconds in (self.ours_s, self.peer_s))
+        speeds = (f"{x:.0f}" if x >= 100 else f"{x:.3g}" for x in self._speeds())
         return [*speeds, *(f"{x:.2f}" for x in (min(ratios), self.median, max(ratios))), self.verdict]
 
 
