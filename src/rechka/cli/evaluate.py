@@ -117,10 +117,11 @@ def _show(runs: list[Run], comparisons: list[Comparison]) -> None:
     for run in runs:
         made = analyse.overall(run.heard)
         print(f"{run.model}: {made if made is not None else 'no reference has a word'}")
-        whole, late, quiet = analyse.raw_wer(run.heard), analyse.delays(run.heard), analyse.silence(run.heard)
+        late, quiet = analyse.delays(run.heard), analyse.silence(run.heard)
+        whole, letters = analyse.raw_wer(run.heard), analyse.raw_cer(run.heard)
         trust = analyse.confidences(run.heard)
-        if whole is not None:
-            print(f"  as written, case and punctuation included: WER {100 * whole:.1f} %")
+        if whole is not None and letters is not None:
+            print(f"  as written, case and punctuation included: WER {100 * whole:.1f} %  CER {100 * letters:.1f} %")
         if run.rtf is not None:
             print(f"  {run.audio_s / 60:.1f} minutes in {run.wall_s:.1f} s: real-time factor {run.rtf:.3f}")
         if late:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rechka.errors import UsageError
 from rechka.evaluate.hear import Heard, Run
-from rechka.evaluate.wer import Score, align, grouped, score_counts
+from rechka.evaluate.wer import Counts, Score, align, grouped, interval_95, resampled, score_counts
 from rechka.text.confidence import calibration
 from rechka.text.normalize import scoring
 
@@ -27,7 +27,7 @@ class Comparison:
     Attributes:
         first, second: names of the models.
         difference: WER of the first minus WER of the second: positive means that the second is better.
-        interval: 95 % percentile bootstrap over speakers (or recordings), pairs kept together.
+        interval: 95 % bootstrap over speakers (or recordings), pairs kept together (``interval_95``).
         probability: share of resamples in which the second was better, ties counted half.
     """
 
@@ -68,9 +68,31 @@ def overall(heard: Sequence[Heard]) -> Score | None:
 
 
 def raw_wer(heard: Sequence[Heard]) -> float | None:
-    """WER of the texts as they are written, case and punctuation included."""
-    length = sum(item.raw.length for item in heard)
-    return sum(item.raw.errors for item in heard) / length if length else None
+    """WER of the texts as they are written, case and punctuation included, as jiwer counts them; None without words."""
+    return _rate([item.raw[0] for item in heard])
+
+
+def raw_cer(heard: Sequence[Heard]) -> float | None:
+    """CER of the texts as they are written, as jiwer counts them."""
+    return _rate([item.raw[1] for item in heard])
+
+
+def _rate(parts: Sequence[Counts]) -> float | None:
+    length = sum(part.length for part in parts)
+    return sum(part.errors for part in parts) / length if length else None
+
+
+def _raw(heard: Sequence[Heard]) -> dict[str, Any]:
+    """Rates and edits of the texts as they are written."""
+    parts = [item.raw[0] for item in heard]
+    return {
+        "wer": raw_wer(heard),
+        "cer": raw_cer(heard),
+        "substitutions": sum(part.substitutions for part in parts),
+        "deletions": sum(part.deletions for part in parts),
+        "insertions": sum(part.insertions for part in parts),
+        "words": sum(part.length for part in parts),
+    }
 
 
 def compare(first: Run, second: Run, *, resamples: int = 10 * RESAMPLES, seed: int = 0) -> Comparison:
@@ -87,13 +109,12 @@ def compare(first: Run, second: Run, *, resamples: int = 10 * RESAMPLES, seed: i
     if not lengths.sum():
         raise UsageError("no reference has a word, so nothing can be compared")
     excess = errors[0] - errors[1]
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, groups, (resamples, groups))
-    totals = lengths[drawn].sum(axis=1)
-    differences = excess[drawn].sum(axis=1)[totals > 0] / totals[totals > 0]
-    low, high = np.percentile(differences, [2.5, 97.5])
+    gained, totals = resampled((excess, lengths), resamples, seed)
+    differences = gained[totals > 0] / totals[totals > 0]
     better = float((differences > 0).mean() + 0.5 * (differences == 0).mean())
-    return Comparison(first.model, second.model, float(excess.sum() / lengths.sum()), (float(low), float(high)), better)
+    return Comparison(
+        first.model, second.model, float(excess.sum() / lengths.sum()), interval_95(differences, groups), better
+    )
 
 
 def bucket(value: float | None, edges: Sequence[float], unit: str) -> str | None:
@@ -195,7 +216,6 @@ def summary(run: Run) -> dict[str, Any]:
     """Everything about one run as plain values for JSON."""
     heard = run.heard
     made = overall(heard)
-    whole = raw_wer(heard)
     failed = [item for item in heard if item.error is not None]
     return {
         "model": run.model,
@@ -205,7 +225,8 @@ def summary(run: Run) -> dict[str, Any]:
         "wall_s": round(run.wall_s, 3),
         "rtf": None if run.rtf is None else round(run.rtf, 5),
         "score": None if made is None else made.to_dict(),
-        "raw_wer": None if whole is None else round(whole, 5),
+        "raw_wer": raw_wer(heard),
+        "raw": _raw(heard),
         "tables": {name: {row: s.to_dict() for row, s in rows.items()} for name, rows in tables(heard).items()},
         "frequent_errors": frequent_errors(heard),
         "silence": silence(heard),

@@ -14,7 +14,7 @@ import numpy as np
 from rechka.data.listen import ahead
 from rechka.errors import RechkaError
 from rechka.evaluate.manifest import Record
-from rechka.evaluate.wer import Counts, pair_counts
+from rechka.evaluate.wer import Counts, pair_counts, raw_counts
 from rechka.types import F32, AudioChunk, Word
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Heard:
         seconds: of audio.
         snr_db: speech over background, estimated (see ``Loudness``); None if there is not enough to tell.
         counts: word and letter edits in scoring form.
-        raw: word edits of the texts as they are written, case and punctuation included.
+        raw: the same of the texts as they are written, case and punctuation included.
         delays: per word, seconds of audio between its end and the first partial or final that held it; empty unless
             the model was run live.
     """
@@ -52,7 +52,7 @@ class Heard:
     seconds: float = 0.0
     snr_db: float | None = None
     counts: tuple[Counts, Counts] = field(default=(Counts(0, 0, 0, 0), Counts(0, 0, 0, 0)))
-    raw: Counts = field(default=Counts(0, 0, 0, 0))
+    raw: tuple[Counts, Counts] = field(default=(Counts(0, 0, 0, 0), Counts(0, 0, 0, 0)))
     delays: tuple[float, ...] = ()
 
 
@@ -173,8 +173,7 @@ def hear(
 def judged(record: Record, text: str, **values: Any) -> Heard:
     """What was heard, counted against the record's text."""
     reference = record.text or ""
-    raw, _ = pair_counts(reference, text, str)
-    return Heard(record, text, counts=pair_counts(reference, text), raw=raw, **values)
+    return Heard(record, text, counts=pair_counts(reference, text), raw=raw_counts(reference, text), **values)
 
 
 def _fetched(records: Iterable[Record]) -> Iterator[tuple[Record, Any]]:
