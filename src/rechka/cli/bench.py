@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rechka.cli import bench_cpu, bench_serve
+from rechka.cli import bench_cpu, bench_gpu, bench_serve
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_top)
     group.command("serve")(bench_serve.serve)
     bench_cpu.register(group)
+    bench_gpu.register(group)
     app.add_typer(group, name="bench")
 
 

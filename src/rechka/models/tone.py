@@ -8,8 +8,10 @@ share runs; what a stream gets does not depend on its company.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,13 +21,16 @@ from numpy.typing import NDArray
 from rechka.backends import REMOTE, open_backend
 from rechka.backends.onnx_file import summarise
 from rechka.backends.openvino import OpenVinoBackend
-from rechka.errors import BadCard, BadModelFile, BadSamples
+from rechka.errors import BadCard, BadModelFile, BadSamples, MissingExtra, UsageError
 from rechka.features.tone import SAMPLE_RATE, SCALE
 from rechka.protocols import Backend
 from rechka.types import F32, Frames, LogProbs, ModelSpec, State, Tokens
 
 if TYPE_CHECKING:
     from rechka.models.tone_sequence import SequenceTone
+    from rechka.models.tone_slots import SlotTone
+
+log = logging.getLogger(__name__)
 
 TOKENS = Tokens((*"абвгдеёжзийклмнопрстуфхцчшщъыьэюя", " ", ""), blank=34)
 """The published vocabulary: thirty-three letters, the space, the blank."""
@@ -59,21 +64,36 @@ class ToneState:
 
 def load(
     files: Mapping[str, Path], params: Mapping[str, Any], *, device: str = "cpu", threads: int | None = None
-) -> ToneModel | SequenceTone:
+) -> ToneModel | SequenceTone | SlotTone:
     """The model of a card.
 
     Args:
-        files: ``model`` is the ONNX graph.
-        params: ``max_chunks``, if other than the default; OpenVINO has sizes of its own.
+        files: ``model`` is the ONNX graph; ``weights`` a checkpoint, which a GPU runs where torch sees one, with its
+            ``config`` if it is not of the published sizes.
+        params: ``max_chunks``, if other than the default; OpenVINO has sizes of its own. On a GPU with the weights:
+            ``precision`` and ``slots``, see ``rechka.backends.torch.TorchArena``.
     Raises:
         BadCard: no model file, or an unknown parameter.
         BadModelFile: a graph of another family.
+        MissingExtra, UsageError: a GPU is asked for and cannot be used.
     """
-    if "model" not in files:
-        raise BadCard("a card of the family 'tone' needs the file role 'model'", remedy="add [files.model] to the card")
-    unknown = sorted(set(params) - {"max_chunks"})
+    unknown = sorted(set(params) - {"max_chunks", "precision", "slots"})
     if unknown:
-        raise BadCard(f"the family 'tone' has no parameter {', '.join(unknown)}", remedy="it knows max_chunks")
+        raise BadCard(
+            f"the family 'tone' has no parameter {', '.join(unknown)}", remedy="it knows max_chunks, precision, slots"
+        )
+    if device.startswith("cuda") and "weights" in files:
+        try:
+            return on_slots(files, params, device=device)
+        except (MissingExtra, UsageError) as error:
+            if "model" not in files:
+                raise
+            log.warning("the checkpoint is not used, the ONNX graph is: %s", error)
+    if "model" not in files:
+        remedy = "add [files.model] to the card"
+        if "weights" in files:
+            remedy = f"make it: rechka models convert {files['weights'].parent}"
+        raise BadCard(f"a card of the family 'tone' needs the file role 'model' on device {device}", remedy=remedy)
     engines = _engines(files["model"]) if device == "cpu" else ("onnxruntime",)
     backend = open_backend(files, device=device, threads=threads, engines=engines)
     if device.startswith(REMOTE) and set(backend.inputs) == {"signal"}:
@@ -81,7 +101,33 @@ def load(
         from rechka.models.tone_sequence import SequenceTone
 
         return SequenceTone(cast("TritonBackend", backend))
-    return ToneModel(backend, **params, runs=FIXED_RUNS if isinstance(backend, OpenVinoBackend) else None)
+    limit = {"max_chunks": params["max_chunks"]} if "max_chunks" in params else {}
+    return ToneModel(backend, **limit, runs=FIXED_RUNS if isinstance(backend, OpenVinoBackend) else None)
+
+
+def on_slots(files: Mapping[str, Path], params: Mapping[str, Any], *, device: str, **options: Any) -> SlotTone:
+    """The checkpoint of a card with all streams' states on the device.
+
+    Args:
+        files: as ``load``.
+        params: as ``load``.
+        device: of torch.
+        options: others of ``TorchArena``.
+    Raises:
+        MissingExtra: torch is not installed.
+        UsageError: torch does not see the device.
+    """
+    from rechka.models.tone_slots import SlotTone
+
+    try:
+        # By name: recognition without a GPU must not import torch, and tools that draw the imports should see that.
+        backend = import_module("rechka.backends.torch")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"the weights of T-one on a GPU need {error.name}", remedy='pip install "rechka[train]"'
+        ) from None
+    chosen = {key: params[key] for key in ("precision", "slots") if key in params}
+    return SlotTone(backend.open_arena(files["weights"], files.get("config"), device=device, **chosen, **options))
 
 
 def _engines(path: Path) -> tuple[str, ...]:
