@@ -147,6 +147,12 @@ def test_events_come_while_the_call_lasts_and_again_by_http(server):
         assert answer.read().decode().count("data:") == 1
 
 
+def test_hotwords_that_the_model_does_not_take_are_told_at_the_announcement(server):
+    status, said = ask(server, "/v1/calls", {"hotwords": {"мир": 3}})
+    assert (status, said["error"]["code"]) == (400, "usage")
+    assert "hotwords" in said["error"]["message"] + said["error"]["remedy"]
+
+
 def test_two_announced_legs_are_one_dialogue(server):
     async def main(legs):
         first = encoded(say("как дела", before_s=0.3, after_s=2.5), "slin")

@@ -104,6 +104,15 @@ class Engine:
             self._threads.append(thread)
         self.ready = True
 
+    async def check(self, options: SessionOptions) -> None:
+        """Whether a session could have these options.
+
+        Raises:
+            UsageError, IncompatibleParts: options that the model does not take.
+        """
+        assert self._loop is not None, "start() comes before check()"
+        await self._loop.run_in_executor(self.pool, Intake, self.asr.recognizer, options)
+
     async def open(self, options: SessionOptions | None = None, *, meter: Meter | None = None) -> Session:
         """A new session.
 

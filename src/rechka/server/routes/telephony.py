@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from rechka.engine.options import SessionOptions
 from rechka.errors import BadRequest, RechkaError
 from rechka.server.live import Socket, guarded
 from rechka.server.service import Service
@@ -36,8 +37,8 @@ def routes(service: Service) -> list[BaseRoute]:
             raise BadRequest("tracks must be a list of names")
         if not isinstance(model, (str, type(None))):
             raise BadRequest("model must be a text")
-        service.engine(model)
         words = hotwords(fields.get("hotwords") or {})
+        await service.engine(model).check(SessionOptions(hotwords=words))  # told now, not when the telephone rings
         wish = Wish(principal, model, words, flag(fields.get("partials", True), "partials"))
         return JSONResponse(service.calls.announce(wish, tracks).to_dict(), 201)
 
