@@ -182,6 +182,9 @@ def test_the_page_shows_errors_and_escapes_everything(tmp_path: Path) -> None:
     assert evil in " ".join(checker.words)
     assert not re.search(r"https?://", text)
     assert {"svg", "audio", "table", "del"} <= checker.tags
+    assert text.count("<audio") == 4  # each recording once, below it what both models made of it
+    assert text.count('<span class="pale">two: ') == 4
+    assert text.count('">two</text>') == 2  # the keys of two charts
 
 
 def test_alignment_in_colour() -> None:

@@ -16,10 +16,12 @@ import soundfile
 torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("onnx", reason="the model is exported")
 from rechka.errors import BadModelFile, DataError, UsageError  # noqa: E402
+from rechka.evaluate.wer import Counts, Score, score_counts  # noqa: E402
 from rechka.export.source import read_source  # noqa: E402
 from rechka.hub.card import Card  # noqa: E402
 from rechka.testing import say  # noqa: E402
 from rechka.train.finetune import DataOptions, DevSet, FinetuneConfig, Optimisation, finetune, params  # noqa: E402
+from rechka.train.finetune.config import Usual  # noqa: E402
 from rechka.train.finetune.learners import Learner, open_learner  # noqa: E402
 from rechka.train.finetune.report import Progress, Reporter  # noqa: E402
 
@@ -202,6 +204,51 @@ def test_it_ends_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
         [result.value for result in card.results if ("before" in result.test) is first] for first in (True, False)
     )
     assert before == after == [round(100 * looks[0]["dev"]["dev"][key], 2) for key in ("wer", "cer")]
+
+
+def test_weights_half_way_back_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks before, in the middle, at the end, then at a quarter, half and three quarters of the way: half is best."""
+    from rechka.train.finetune import run as module
+
+    letters = iter([50, 40, 45, 42, 30, 35])
+    given: list[int] = []
+
+    def rated(self: Any, items: Any) -> Score:
+        given.append(next(letters))
+        return score_counts([Counts(given[-1], 0, 0, 100)], [Counts(given[-1], 0, 0, 100)])
+
+    monkeypatch.setattr(module.Run, "_score", rated)
+    run = small(DATA / "gigaam/v3_ctc", manifest(tmp_path / "data", 16000))
+    said: list[str] = []
+    for _ in range(2):  # the second call finds everything done and scores nothing
+        card = finetune(run, tmp_path / "out", tell=said.append)
+        assert len(given) == 6
+        assert [result.value for result in card.results] == [50.0, 50.0, 30.0, 30.0]
+    assert any("50% of the way" in line for line in said)
+    assert [line["share"] for line in steps_of(tmp_path / "out") if "blend" in line] == [0.25, 0.5, 0.75]
+    work = tmp_path / "out/training"
+    best, last = (torch.load(work / name, weights_only=True) for name in ("best.pt", "last.pt"))
+    assert (best["step"], best["share"]) == (6, 0.5)
+    before = tiny("v3_ctc").module.state_dict()
+    moved = 0.0
+    for name, value in last["average"].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(best["model"][name], (before[name] + value) / 2)
+            moved += float((value - before[name]).abs().sum())
+    assert moved > 0
+
+
+def test_what_is_left_open_is_settled_by_the_family_and_said_in_the_file(tmp_path: Path) -> None:
+    run = FinetuneConfig("m", (), DataOptions(train=("t",), max_s=25.0))
+    found = run.settled(Usual(epochs=7.0, rate=1e-4, batch_seconds=20.0), lm=True).optim
+    assert (found.epochs, found.rate, found.batch_seconds, found.decide) == (7.0, 1e-4, 25.0, "cer")
+    run = replace(run, optim=Optimisation(epochs=1.0, rate=1e-3, batch_seconds=30.0, decide="wer"))
+    assert run.settled(Usual(), lm=True) == run
+    small_run = small(DATA / "gigaam/v3_ctc", manifest(tmp_path / "data", 16000), steps=2, rate=0.0, blend=False)
+    finetune(small_run, tmp_path / "out")
+    written = FinetuneConfig.load(tmp_path / "out/finetune.toml").optim
+    assert (written.rate, written.decide) == (5e-5, "wer")
+    assert not any("blend" in line for line in steps_of(tmp_path / "out"))
 
 
 def test_epochs_are_passes_over_the_audio(tmp_path: Path) -> None:

@@ -50,12 +50,16 @@ def finetune(
     replay: Annotated[
         list[str] | None, typer.Option(help="General recordings to mix in, against forgetting. Many times.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the recordings. Default: 5.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the recordings. Default: 5; embedded model: 10.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead of passes.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 5e-5.")] = None,
-    batch_seconds: Annotated[float | None, typer.Option(help="Audio in a batch. Default: 60.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 5e-5; embedded model: 1e-3.")] = None,
+    batch_seconds: Annotated[
+        float | None, typer.Option(help="Audio in a batch. Default: 60; embedded model: 20.")
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(min=0, help="Looks without a better word error rate that end the run. Default: 4.")
+        int | None, typer.Option(min=0, help="Looks without a better error rate that end the run. Default: 4.")
     ] = None,
     freeze_layers: Annotated[int | None, typer.Option(help="Lower encoder layers that stay as they are.")] = None,
     telephone: Annotated[

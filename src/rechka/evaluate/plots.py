@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 460, 240, 60, 40, 28, 12
 COLOURS = ("#2f6fb3", "#c2571a", "#3b8f5a", "#8a4fa3")
+LEGEND_LETTERS = 22
 
 
 def _frame(title: str, x_label: str, y_label: str, inner: Sequence[str]) -> str:
@@ -64,7 +65,21 @@ def points(
                 f'<circle cx="{x:.1f}" cy="{value:.1f}" r="4" fill="{colour}">'
                 f"<title>{escape(model)}: {100 * item[0]:.1f} %</title></circle>"
             )
+    if len(series) > 1:
+        inner += _legend(series)
     return _frame(title, x_label, "WER", inner)
+
+
+def _legend(names: Iterable[str]) -> list[str]:
+    """Colours and names below the axis, side by side."""
+    parts, x = [], float(LEFT)
+    for number, name in enumerate(names):
+        shown = name if len(name) <= LEGEND_LETTERS else f"{name[: LEGEND_LETTERS - 1]}…"
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<circle cx="{x + 4:.1f}" cy="{HEIGHT - 10}" r="4" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 12:.1f}" y="{HEIGHT - 6}">{escape(shown)}</text>')
+        x += 28 + 6.2 * len(shown)
+    return parts
 
 
 def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
@@ -88,10 +103,10 @@ def reliability(title: str, bins: Sequence[dict[str, float]]) -> str:
     return _frame(title, "confidence", "words right", inner)
 
 
-def histogram(title: str, x_label: str, values: Sequence[float], num_bins: int = 24) -> str:
-    """Shares of values in bins from zero to the 99th percentile; the rest goes into the last bin."""
+def histogram(title: str, x_label: str, values: Sequence[float], limit: float | None = None, num_bins: int = 24) -> str:
+    """Shares of values in bins from zero to ``limit``, usually the 99th percentile; the rest goes into the last bin."""
     ordered = sorted(values)
-    limit = max(ordered[int(0.99 * (len(ordered) - 1))], 1e-3)
+    limit = percentile_99(ordered) if limit is None else limit
     bins = [0] * num_bins
     for value in ordered:
         bins[min(num_bins - 1, int(value / limit * num_bins))] += 1
@@ -108,3 +123,8 @@ def histogram(title: str, x_label: str, values: Sequence[float], num_bins: int =
         x = LEFT + (WIDTH - RIGHT - LEFT) * mark
         inner.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{limit * mark:.2f}</text>')
     return _frame(title, x_label, "words", inner)
+
+
+def percentile_99(ordered: Sequence[float]) -> float:
+    """Of sorted values; at least a thousandth."""
+    return max(ordered[int(0.99 * (len(ordered) - 1))], 1e-3)

@@ -30,12 +30,15 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);
 margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}table{border-collapse:collapse;margin:.6rem 0}
 td,th{padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.pale{color:var(--pale)}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}table{display:block;overflow-x:auto}
+.pale{color:var(--pale)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(24rem,1fr));gap:1rem}
 .plot{width:100%;height:auto;font:11px system-ui,sans-serif}.plot text{fill:var(--pale)}
 .plot .title{font-size:13px;fill:var(--ink)}
 .axis{fill:none;stroke:var(--pale)}.grid{fill:none;stroke:var(--line);stroke-dasharray:3 3}
-.item{border-bottom:1px solid var(--line);padding:.7rem 0}.item audio{height:2rem;vertical-align:middle}
+.item{border-bottom:1px solid var(--line);padding:.7rem 0}.item audio{height:2rem;width:16rem;vertical-align:middle}
+.item div{margin:.2rem 0}.item div .pale{font-size:.85rem}
+.tables{display:flex;flex-wrap:wrap;gap:0 3rem}
 .sub{color:var(--bad)}.sub del,.del{color:var(--pale);text-decoration:line-through}
 .ins{color:var(--new);text-decoration:underline}
 .verdict{border-left:4px solid var(--good);padding-left:.8rem}
@@ -61,7 +64,7 @@ def write_report(path: Path, runs: Sequence[Run], comparisons: Sequence[Comparis
         _charts(runs),
         _tables(runs),
         *(_errors(run) for run in runs),
-        *(_recordings(run, path.parent) for run in runs),
+        _recordings(runs, path.parent),
         "</body></html>\n",
     ]
     path.write_text("\n".join(part for part in parts if part), "utf-8")
@@ -84,7 +87,18 @@ def _row(cells: Sequence[str], tag: str = "td", first_text: int = 1) -> str:
 
 
 def _scores(runs: Sequence[Run]) -> str:
-    head = ("model", "WER", "CER", "sub", "del", "ins", "words", "as written", "RTF", "delay, median / p95")
+    head = (
+        "model",
+        "WER",
+        "CER",
+        "sub",
+        "del",
+        "ins",
+        "words",
+        "as written: WER / CER",
+        "RTF",
+        "delay, median / p95",
+    )
     rows = [_row(head, "th")]
     for run in runs:
         made, late = analyse.overall(run.heard), analyse.delays(run.heard)
@@ -98,7 +112,7 @@ def _scores(runs: Sequence[Run]) -> str:
                     interval(made) if made else "",
                     percent(made.cer) if made else "",
                     *([str(count) for count in counts] or [""] * 4),
-                    percent(analyse.raw_wer(run.heard)),
+                    f"{percent(analyse.raw_wer(run.heard))} / {percent(analyse.raw_cer(run.heard))}",
                     "" if run.rtf is None else f"{run.rtf:.3f}",
                     f"{late['median_s']:.2f} / {late['p95_s']:.2f} s" if late else "",
                 ]
@@ -120,6 +134,8 @@ def _scores(runs: Sequence[Run]) -> str:
 
 def _charts(runs: Sequence[Run]) -> str:
     made = []
+    late = {run.model: sorted(delay for item in run.heard for delay in item.delays) for run in runs}
+    longest = max((plots.percentile_99(values) for values in late.values() if values), default=None)
     all_tables = {run.model: analyse.tables(run.heard) for run in runs}
     for kind in ("SNR (estimated)", "duration"):
         names = list(dict.fromkeys(name for found in all_tables.values() for name in found.get(kind, {})))
@@ -134,9 +150,9 @@ def _charts(runs: Sequence[Run]) -> str:
             made.append(
                 plots.reliability(f"Confidence of {run.model}: calibration error {trust['ece']:.3f}", trust["bins"])
             )
-        late = [delay for item in run.heard for delay in item.delays]
-        if late:
-            made.append(plots.histogram(f"Delay of words, {run.model}", "seconds of audio after the word's end", late))
+        if late[run.model]:  # all on one scale, so that they can be compared
+            name = f"Delay of words, {run.model}"
+            made.append(plots.histogram(name, "seconds of audio after the word's end", late[run.model], longest))
     return f'<div class="plots">{"".join(made)}</div>' if made else ""
 
 
@@ -156,8 +172,8 @@ def _tables(runs: Sequence[Run]) -> str:
             scores = [tables.get(kind, {}).get(name) for tables in found.values()]
             words = next(str(score.words.length) for score in scores if score)
             rows.append(_row([escape(name), words, *(interval(score) if score else "" for score in scores)]))
-        parts.append(f"<h2>By {escape(kind)}</h2><table>{''.join(rows)}</table>")
-    return "".join(parts)
+        parts.append(f"<div><h2>By {escape(kind)}</h2><table>{''.join(rows)}</table></div>")
+    return f'<div class="tables">{"".join(parts)}</div>' if parts else ""
 
 
 def _errors(run: Run) -> str:
@@ -166,35 +182,51 @@ def _errors(run: Run) -> str:
     for kind, pairs in found.items():
         if pairs:
             rows = "".join(_row([escape(what), str(times)]) for what, times in pairs)
-            columns.append(f"<div><table>{_row([kind, 'times'], 'th')}{rows}</table></div>")
+            columns.append(f"<div><table>{_row([_ERRORS[kind], 'times'], 'th')}{rows}</table></div>")
     if not columns:
         return ""
-    return f'<h2>Frequent errors, {escape(run.model)}</h2><div class="plots">{"".join(columns)}</div>'
+    return f'<h2>Frequent errors, {escape(run.model)}</h2><div class="tables">{"".join(columns)}</div>'
 
 
-def _recordings(run: Run, folder: Path) -> str:
-    worst = sorted(run.heard, key=lambda item: -item.counts[0].errors)[:SHOWN]
-    note = "" if len(worst) == len(run.heard) else f" (the {SHOWN} with most errors of {len(run.heard)})"
-    items = "".join(_recording(item, folder) for item in worst)
-    return f"<h2>Recordings, {escape(run.model)}{note}</h2>{items}"
+_ERRORS = {"substitute": "said -> heard", "delete": "missing", "insert": "never said"}
 
 
-def _recording(item: Heard, folder: Path) -> str:
+def _recordings(runs: Sequence[Run], folder: Path) -> str:
+    """Every recording once, with what each model made of it; most errors of all models together first."""
+    together = list(zip(*(run.heard for run in runs), strict=True))
+    worst = sorted(together, key=lambda items: -sum(item.counts[0].errors for item in items))[:SHOWN]
+    note = "" if len(worst) == len(together) else f" (the {SHOWN} with most errors of {len(together)})"
+    names = [run.model for run in runs]
+    return f"<h2>Recordings{note}</h2>" + _KEY + "".join(_recording(names, items, folder) for items in worst)
+
+
+_KEY = (
+    '<p class="pale">Wrong words are <span class="sub">written so <del>instead of so</del></span>, '
+    '<span class="del">these</span> are missing, <span class="ins">these</span> were never said.</p>'
+)
+
+
+def _recording(names: Sequence[str], items: Sequence[Heard], folder: Path) -> str:
+    item = items[0]
     try:
         place = os.path.relpath(item.record.audio, folder)
     except ValueError:  # another drive
         place = str(item.record.audio)
-    words = item.counts[0]
-    facts = [f"{item.seconds:.1f} s", f"{words.errors} of {words.length} words"]
+    facts = [f"{item.seconds:.1f} s"]
     if item.snr_db is not None:
         facts.append(f"SNR about {item.snr_db:.0f} dB")
     if item.record.speaker:
         facts.append(escape(item.record.speaker))
-    body = f'<span class="sub">{escape(str(item.error))}</span>' if item.error else aligned(item)
+    lines = []
+    for name, one in zip(names, items, strict=True):
+        words = one.counts[0]
+        body = f'<span class="sub">{escape(str(one.error))}</span>' if one.error else aligned(one)
+        told = f"{escape(name)}: " if len(names) > 1 else ""
+        lines.append(f'<div>{body} <span class="pale">{told}{words.errors} of {words.length} words</span></div>')
     source = escape(quote(Path(place).as_posix()), quote=True)
     return (
         f'<div class="item"><audio controls preload="none" src="{source}"></audio> '
-        f'<span class="pale">{escape(str(item.record.audio.name))} · {" · ".join(facts)}</span><br>{body}</div>'
+        f'<span class="pale">{escape(str(item.record.audio.name))} · {" · ".join(facts)}</span>{"".join(lines)}</div>'
     )
 
 

@@ -51,16 +51,26 @@ class DevSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Usual:
+    """What a family of models takes where nothing else is asked for; see ``Optimisation``."""
+
+    epochs: float = 5.0
+    rate: float = 5e-5
+    batch_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Optimisation:
     """How weights move. The rate rises over a share ``warmup`` of the run, then falls to zero along a cosine.
 
     Attributes:
         steps: of the optimiser; 0 counts ``epochs`` instead.
-        epochs: passes over ``train``; costs one look at every recording's length before the run.
-        rate: of the head and the last layer. T-one's own notebook has 5e-5, GigaAM's script 2e-5 to 8e-5.
+        epochs: passes over ``train``; costs one look at every recording's length before the run; 0 is the usual number.
+        rate: of the head and the last layer; 0 is the usual one. T-one's own notebook has 5e-5, GigaAM's script 2e-5 to
+            8e-5; the embedded model, a twentieth of their size, takes 1e-3 (docs/finetune.md).
         layer_decay: factor of the rate from each layer to the one below it.
         head_rate: factor of the head's rate.
-        batch_seconds: audio of one batch, padding included.
+        batch_seconds: audio of one batch, padding included; 0 is what is usual.
         accumulate: batches in one step of the optimiser.
         weight_decay, clip: of AdamW; norm to which gradients are clipped.
         ema: memory of the averaged weights, which are scored and exported; 0 takes the last weights themselves.
@@ -70,16 +80,21 @@ class Optimisation:
         freeze_norms: BatchNorm keeps its statistics, as less than about 20 hours of data cannot estimate better ones.
         evals: looks at the dev sets, evenly over the run.
         patience: looks without a better word error rate after which the run ends; 0 never ends it.
-        min_gain: what counts as better, in points of WER.
+        min_gain: what counts as better, in points.
+        decide: which error rate of the first dev set tells the best weights and ends the run: ``"wer"``, ``"cer"``, or
+            ``"auto"``: letters where the model goes with a language model, which mends words, else words.
+        blend: after the run, weights on the way from the old to the new ones are scored too, a quarter, half and three
+            quarters of it (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"): the less data, the more of
+            what training adds is chance, and the way back is better than fewer steps.
     """
 
     steps: int = 0
-    epochs: float = 5.0
-    rate: float = 5e-5
+    epochs: float = 0.0
+    rate: float = 0.0
     warmup: float = 0.1
     layer_decay: float = 0.9
     head_rate: float = 1.0
-    batch_seconds: float = 60.0
+    batch_seconds: float = 0.0
     accumulate: int = 1
     weight_decay: float = 1e-3
     clip: float = 1.0
@@ -91,6 +106,8 @@ class Optimisation:
     evals: int = 10
     patience: int = 4
     min_gain: float = 0.1
+    decide: str = "auto"
+    blend: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +217,25 @@ class FinetuneConfig:
             wave=replace(self.wave, noise_files=places(self.wave.noise_files)),
         )  # fmt: skip
 
+    def settled(self, usual: Usual, *, lm: bool) -> FinetuneConfig:
+        """The same with every setting that was left to the family said.
+
+        Args:
+            usual: of the family.
+            lm: whether the model goes with a language model.
+        """
+        optim = self.optim
+        return replace(
+            self,
+            optim=replace(
+                optim,
+                epochs=optim.epochs or usual.epochs,
+                rate=optim.rate or usual.rate,
+                batch_seconds=optim.batch_seconds or max(usual.batch_seconds, self.data.max_s),
+                decide={"auto": "cer" if lm else "wer"}.get(optim.decide, optim.decide),
+            ),
+        )
+
     def check(self, where: str = "the configuration") -> None:
         """Raise UsageError unless the run makes sense."""
         data, optim = self.data, self.optim
@@ -212,8 +248,12 @@ class FinetuneConfig:
             "there is a dev set to stop by, or optim.patience is 0": bool(self.dev) or optim.patience == 0,
             "device is auto, cpu or cuda": self.device in ("auto", "cpu", "cuda"),
             "precision is auto, fp32 or bf16": self.precision in ("auto", "fp32", "bf16"),
-            "optim.steps or optim.epochs is above 0": optim.steps > 0 or optim.epochs > 0,
-            "optim.rate, clip and batch_seconds are above 0": min(optim.rate, optim.clip, optim.batch_seconds) > 0,
+            "optim.steps, epochs, rate and batch_seconds are at least 0": min(
+                optim.steps, optim.epochs, optim.rate, optim.batch_seconds
+            )
+            >= 0,
+            "optim.clip is above 0": optim.clip > 0,
+            "optim.decide is auto, wer or cer": optim.decide in ("auto", "wer", "cer"),
             "optim.accumulate is at least 1": optim.accumulate >= 1,
             "optim.evals is at least 1": optim.evals >= 1,
             "optim.ema is in [0, 1)": 0 <= optim.ema < 1,
@@ -222,8 +262,9 @@ class FinetuneConfig:
             "data.replay_share is in [0, 1)": 0 <= data.replay_share < 1,
             "0 < data.min_s < data.max_s": 0 < data.min_s < data.max_s,
             "data.threads is at least 1, data.shuffle at least 0": data.threads >= 1 and data.shuffle >= 0,
-            "a batch holds the longest recording: optim.batch_seconds is at least data.max_s": optim.batch_seconds
-            >= data.max_s,
+            "a batch holds the longest recording: optim.batch_seconds is at least data.max_s": not 0
+            < optim.batch_seconds
+            < data.max_s,
         }
         for rule, holds in rules.items():
             if not holds:

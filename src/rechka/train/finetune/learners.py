@@ -28,6 +28,7 @@ from rechka.nn.tone import Tone
 from rechka.nn.tone_config import VOCABULARY, ToneConfig
 from rechka.nn.weights import check_names
 from rechka.protocols import PredictorState
+from rechka.train.finetune.config import Usual
 from rechka.train.finetune.pieces import PieceEncoder
 from rechka.train.finetune.targets import Targets, repeats
 from rechka.train.rnnt_loss import transducer_loss
@@ -51,6 +52,8 @@ class Learner(ABC):
     family: str
     frame: int
     """Samples per output frame."""
+    usual = Usual()
+    """Settings of a run that leaves them open."""
 
     def __init__(self, module: nn.Module, source: Source, targets: Targets, num_layers: int) -> None:
         self.module, self.source, self.targets, self.num_layers = module, source, targets, num_layers

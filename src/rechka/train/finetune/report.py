@@ -87,6 +87,10 @@ class Reporter:
                 for metric in ("wer", "cer"):
                     self._board.add_scalar(f"{name}/{metric}", values[metric], step)
 
+    def blend(self, step: int, share: float, scores: dict[str, dict[str, float]]) -> None:
+        """Weights between the old and the new ones were scored."""
+        self._write({"step": step, "share": share, "blend": scores})
+
     def close(self) -> None:
         """Flush TensorBoard."""
         if self._board is not None:

@@ -9,25 +9,24 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rechka.errors import BadModelFile, DataError, OutputError, UsageError
+from rechka.errors import DataError, OutputError, UsageError
 from rechka.evaluate.wer import Score, score
 from rechka.hub.card import Card
 from rechka.hub.locking import exclusive
 from rechka.train.finetune import params
+from rechka.train.finetune.checkpoint import load, store
 from rechka.train.finetune.config import FinetuneConfig
 from rechka.train.finetune.feed import Batch, Feed, masked, told
 from rechka.train.finetune.learners import Learner, open_learner
@@ -41,6 +40,8 @@ log = logging.getLogger(__name__)
 WORK = "training"
 CONFIG = "finetune.toml"
 LAST, BEST = "last.pt", "best.pt"
+BLENDS = (0.25, 0.5, 0.75)
+"""Shares of the way from the old weights to the new ones."""
 WORST_SKIPPED = 20
 """So many steps in a row without a finite gradient end the run."""
 
@@ -69,9 +70,12 @@ def finetune(config: FinetuneConfig, out: Path, *, tell: Tell = _nothing, tick: 
     config.check()
     config = config.placed(Path.cwd())
     with _only_one(out):
-        _settle(config, out)
         source, base = starting_point(config)
-        run = Run(config, open_learner(source), out / WORK, tell, tick)
+        learner = open_learner(source)
+        config = config.settled(learner.usual, lm=base is not None and "lm" in base.files)
+        config.check()
+        _settle(config, out)
+        run = Run(config, learner, out / WORK, tell, tick)
         try:
             run.go()
         finally:
@@ -95,7 +99,7 @@ def _only_one(out: Path) -> Iterator[None]:
 
 
 def _settle(config: FinetuneConfig, out: Path) -> None:
-    """Write the run's TOML file, or see that the one there says the same."""
+    """Write the run's TOML file, with all that was left open said, or see that the one there says the same."""
     path = out / CONFIG
     if not path.exists():
         if others := [item.name for item in out.iterdir() if item.name != WORK]:
@@ -136,6 +140,7 @@ class Run:
         self.dev = {entry.name: read_dev(entry, learner, config.data.threads) for entry in config.dev}
         self.step, self.heard, self.goal, self.skipped, self.done = 0, 0.0, 0.0, 0, False
         self.stale, self.in_a_row = 0, 0
+        self.blended = False
         self.looks: list[dict[str, Any]] = []
         """Step and scores of every look, the first before any step."""
         self.scores: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
@@ -144,7 +149,7 @@ class Run:
         checkpoint = folder / LAST
         begun = checkpoint.exists()
         if begun:
-            self._restore(_load(checkpoint))
+            self._restore(load(checkpoint))
             tell(f"going on after step {self.step}")
         else:
             self.goal = self._goal()
@@ -180,6 +185,8 @@ class Run:
                     self._save()
             waiting.cancel()
             self._tell_counts()
+        if self.config.optim.blend and self.dev and self.step and not self.blended:
+            self._blend()
         self._score_best()
 
     def _open_feed(self, noises: Sequence[F32]) -> Feed:
@@ -249,34 +256,63 @@ class Run:
         scores = {name: self._score(items) for name, items in self.dev.items()}
         first = self._first(scores)
         best = min((look["first"] for look in self.looks), default=None)
-        gained = [look["wer"] for look in self.looks if look["gained"]]
+        gained = [look["first"][0] for look in self.looks if look["gained"]]
         optim = self.config.optim
         gain = not self.looks or (bool(first) and self._better(first, best, gained, optim.min_gain / 100))
         self.stale = 0 if gain else self.stale + 1
         self.looks.append(
-            {"step": self.step, "first": first, "wer": first[0] if first else 0.0, "gained": gain, "scores":
+            {"step": self.step, "share": 1.0, "first": first, "gained": gain, "scores":
              {name: found.to_dict() for name, found in scores.items()}}
         )  # fmt: skip
         self.reporter.look(self.step, self.looks[-1]["scores"])
         for name, found in scores.items():
             self.tell(f"step {self.step}: {name}: {found}")
         if not self.dev or best is None or first < best:
-            _store({"model": self.average.module.state_dict(), "step": self.step}, self.folder / BEST)
+            store({"model": self.average.module.state_dict(), "step": self.step}, self.folder / BEST)
         if self.dev and optim.patience and self.stale >= optim.patience and self.share < 1.0:
-            self.tell(f"the word error rate has not fallen for {self.stale} looks; ending here")
+            what = "letter" if optim.decide == "cer" else "word"
+            self.tell(f"the {what} error rate has not fallen for {self.stale} looks; ending here")
             self.done = True
 
-    @staticmethod
-    def _first(scores: dict[str, Score]) -> tuple[float, float]:
-        """Word and letter error rates of the set that decides; zeros without one, so that the last look counts."""
+    def _blend(self) -> None:
+        """Score weights between the old ones and the last average, and keep those that are better than any look."""
+        start = {
+            name: value.to(self.device) for name, value in open_learner(self.learner.source).module.state_dict().items()
+        }
+        end = {name: value.clone() for name, value in self.average.module.state_dict().items()}
+        best = min(look["first"] for look in self.looks)
+        for share in BLENDS:
+            self.average.module.load_state_dict(
+                {name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+                 for name, value in end.items()}
+            )  # fmt: skip
+            scores = {name: self._score(items) for name, items in self.dev.items()}
+            first = self._first(scores)
+            made = {name: found.to_dict() for name, found in scores.items()}
+            self.looks.append({"step": self.step, "share": share, "first": first, "gained": False, "scores": made})
+            self.reporter.blend(self.step, share, made)
+            for name, found in scores.items():
+                self.tell(f"step {self.step}, {share:.0%} of the way from the old weights: {name}: {found}")
+            if first < best:
+                best = first
+                kept = {"model": self.average.module.state_dict(), "step": self.step, "share": share}
+                store(kept, self.folder / BEST)
+        self.average.module.load_state_dict(end)
+        self.blended = True
+        self._save()
+
+    def _first(self, scores: dict[str, Score]) -> tuple[float, float]:
+        """Error rates of the set that decides, first the one that does; zeros without it, so the last look counts."""
         found = next(iter(scores.values()), None)
-        return (found.wer, found.cer) if found else (0.0, 0.0)
+        if found is None:
+            return (0.0, 0.0)
+        return (found.cer, found.wer) if self.config.optim.decide == "cer" else (found.wer, found.cer)
 
     @staticmethod
     def _better(
         first: tuple[float, float], best: tuple[float, float] | None, gained: Sequence[float], least: float
     ) -> bool:
-        """Fewer wrong words by ``least`` than at the last gain; letters count while all words are wrong."""
+        """Fewer errors by ``least`` than at the last gain; the other rate counts while this one is 100 %."""
         return first[0] <= min(gained) - least or (best is not None and first[0] >= best[0] >= 1.0 and first < best)
 
     @torch.no_grad()
@@ -305,9 +341,10 @@ class Run:
 
     def _score_best(self) -> None:
         """Before and after for the card, from the looks, without hearing anything again."""
-        best = _load(self.folder / BEST)
+        best = load(self.folder / BEST)
         self.average.module.load_state_dict(best["model"])
-        after = next(look for look in self.looks if look["step"] == best["step"])
+        kept = (best["step"], best.get("share", 1.0))
+        after = next(look for look in self.looks if (look["step"], look["share"]) == kept)
         self.best_step = best["step"]
         for name in self.dev:
             self.scores[name] = (self.looks[0]["scores"][name], after["scores"][name])
@@ -332,9 +369,10 @@ class Run:
             "rest": json.dumps({
                 "step": self.step, "heard": self.heard, "goal": self.goal, "skipped": self.skipped, "done": self.done,
                 "stale": self.stale, "in_a_row": self.in_a_row, "looks": self.looks, "position": self.position,
+                "blended": self.blended,
             }),
         }  # fmt: skip
-        _store(state, self.folder / LAST)
+        store(state, self.folder / LAST)
         self.saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -345,6 +383,7 @@ class Run:
             setattr(self, key, value)
         for look in self.looks:
             look["first"] = tuple(look["first"])
+            look.setdefault("share", 1.0)
 
     def _tell_counts(self) -> None:
         assert self.feed is not None
@@ -381,27 +420,3 @@ def choose(config: FinetuneConfig) -> tuple[torch.device, bool]:
         raise UsageError(f"this {device.type} does not compute in bf16", remedy="set precision = 'auto' or 'fp32'")
     wanted = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda" and able)
     return device, bool(wanted)
-
-
-def _store(state: dict[str, Any], path: Path) -> None:
-    """Write a file that is there whole or not at all."""
-    temporary = path.with_suffix(".part")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", remedy="check the free space") from None
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
-        raise BadModelFile(
-            f"{path} is no checkpoint of rechka finetune: {str(error).splitlines()[:1]}",
-            remedy="remove it to begin anew",
-        ) from None

@@ -12,6 +12,7 @@ from rechka.export.source import Source
 from rechka.features import bands
 from rechka.models.conformer import FRAME, LETTERS
 from rechka.nn.conformer import SUBSAMPLING, StreamingConformer, load_conformer
+from rechka.train.finetune.config import Usual
 from rechka.train.finetune.learners import Ids, Learner, best_path, ctc_losses
 from rechka.train.finetune.targets import Targets
 from rechka.types import F32
@@ -26,6 +27,8 @@ class ConformerLearner(Learner):
     family = "conformer"
     sample_rate = bands.SAMPLE_RATE
     frame = FRAME
+    usual = Usual(epochs=10.0, rate=1e-3, batch_seconds=20.0)
+    """Chosen on dev sets of five-minute speakers (docs/finetune.md)."""
     module: StreamingConformer
 
     @property

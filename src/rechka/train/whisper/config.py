@@ -17,9 +17,10 @@ LORA_RATE = 5e-4
 """Between 1e-4 and 1e-3, which are in use for adapters."""
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "data": {"max_s": float(WINDOW_S)},
-    "optim": {"epochs": 3.0, "batch_seconds": 240.0, "accumulate": 2, "weight_decay": 0.01, "layer_decay": 1.0},
+    "optim": {"epochs": 3.0, "batch_seconds": 240.0, "accumulate": 2, "weight_decay": 0.01, "layer_decay": 1.0,
+              "decide": "wer", "blend": False},
     "mask": {"time_masks": 15, "time_ms": 100.0, "band_masks": 1, "bands": 8},
-}
+}  # fmt: skip
 """What Whisper needs otherwise than the models that hear every frame for itself. Masks: as transformers has them."""
 
 
@@ -105,6 +106,8 @@ class WhisperConfig(FinetuneConfig):
         rules = {
             f"data.max_s is at most {WINDOW_S}, the length of a window": self.data.max_s <= WINDOW_S,
             f"optim.batch_seconds is at least {WINDOW_S}: every window counts as long as that": self.batch >= 1,
+            "optim.decide is wer: texts come from generation": self.optim.decide == "wer",
+            "optim.blend is false: adapters have no way that is straight": not self.optim.blend,
             "whisper.task is transcribe or translate": own.task in ("transcribe", "translate"),
             "whisper.stamps, previous and join are shares": all(0 <= share <= 1 for share in shares),
             "whisper.pause_s goes from 0 or more to 5 seconds or less": 0 <= own.pause_s[0] <= own.pause_s[1] <= 5,
