@@ -289,6 +289,38 @@ def test_gradients_that_are_no_numbers_are_skipped_and_end_the_run_in_a_row(
         finetune(run, tmp_path / "out")
 
 
+def test_gradients_are_clipped_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spied(self: Any, *args: Any, **kwargs: Any) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([grad.norm() for grad in grads]))))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    run = small(DATA / "gigaam/v3_ctc", manifest(tmp_path / "data", 16000), steps=2, clip=1e-3)
+    finetune(run, tmp_path / "out")
+    assert norms == pytest.approx([1e-3] * 2, rel=1e-3)
+    assert all(line["norm"] > 1e-2 for line in steps_of(tmp_path / "out") if "norm" in line)  # as it was before
+
+
+def test_mixed_precision_keeps_weights_whole_and_losses_close(tmp_path: Path) -> None:
+    """Matrix products in bf16, weights, loss and averages in fp32; the same first loss but for rounding."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor does not compute in bf16")
+    source = manifest(tmp_path / "data", 16000)
+    first = {}
+    for precision in ("fp32", "bf16"):
+        run = replace(small(DATA / "gigaam/v3_ctc", source, steps=2), precision=precision)
+        finetune(run, tmp_path / precision)
+        first[precision] = steps_of(tmp_path / precision)[1]["loss"]
+        state = torch.load(tmp_path / precision / "training/last.pt", weights_only=True)
+        assert {value.dtype for value in state["average"].values() if value.is_floating_point()} == {torch.float32}
+    assert first["bf16"] == pytest.approx(first["fp32"], rel=0.02)
+    assert first["bf16"] != first["fp32"]
+
+
 def test_models_that_write_no_text_and_devices_that_are_not_there_are_refused(tmp_path: Path) -> None:
     source = manifest(tmp_path / "data", 16000)
     with pytest.raises(BadModelFile, match="writes no text"):

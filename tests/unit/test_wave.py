@@ -85,6 +85,26 @@ def test_lost_packets_are_as_many_as_asked_and_come_in_bursts() -> None:
     assert lost.sum() / starts == pytest.approx(2.0, abs=0.4)
 
 
+def test_gsm_and_opus_are_among_the_telephones_lines_where_libsndfile_has_them() -> None:
+    names = {codec.__name__ for codec in wave.codecs()}
+    here = soundfile.available_subtypes()
+    assert ("gsm" in names) == ("GSM610" in here)
+    assert ("opus" in names) == ("OPUS" in here)
+
+
+@pytest.mark.parametrize("db", [3.0, 9.0])
+def test_clipping_cuts_peaks_and_leaves_the_rest(db: float) -> None:
+    out = wave.clipped(SPEECH, db)
+    top = np.abs(SPEECH).max() * 10 ** (-db / 20)
+    assert np.abs(out).max() == pytest.approx(top, rel=1e-5)
+    quiet = np.abs(SPEECH) < 0.999 * top
+    assert quiet.any()
+    assert not quiet.all()
+    np.testing.assert_allclose(out[quiet], SPEECH[quiet], rtol=1e-5)
+    silence = np.zeros(10, np.float32)
+    np.testing.assert_array_equal(wave.clipped(silence, db), silence)
+
+
 def test_a_room_keeps_the_direct_sound_in_place() -> None:
     out = wave.reverberate(SPEECH, np.random.default_rng(5), 8000)
     assert int(np.argmax(np.correlate(out, SPEECH, "full"))) == len(SPEECH) - 1
