@@ -94,7 +94,8 @@ def run(folder: Path) -> dict[str, Any]:
 
     Returns:
         ``before`` and ``after``, word error rates on held-out recordings by greedy search in torch; ``transcribed``,
-        that of the converted model by ``rechka.load(...).transcribe``; ``model``, its folder.
+        that of the converted model by ``rechka.load(...).transcribe``; ``model``, its folder; ``recording`` and
+        ``text``, something to ask it, and what it should say.
     """
     prepare(folder)
     out = folder / "whisper-tones"
@@ -104,7 +105,11 @@ def run(folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "dev.jsonl").read_text("utf-8").splitlines()]
     texts = [asr.transcribe(line["audio_filepath"]).text for line in lines]
     found = score([line["text"] for line in lines], texts)
-    return {"before": rates[0], "after": rates[1], "transcribed": found.wer, "model": str(out)}
+    asked = next((line for line, text in zip(lines, texts, strict=True) if line["text"] == text), lines[0])
+    return {
+        "before": rates[0], "after": rates[1], "transcribed": found.wer, "model": str(out),
+        "recording": asked["audio_filepath"], "text": asked["text"],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from rechka.train.whisper.run import WhisperRun
 ROOT = Path(__file__).parents[2]
 
 
-def tutorial() -> Any:
-    spec = importlib.util.spec_from_file_location("tutorial_whisper", ROOT / "recipes/tutorial/whisper.py")
+def tutorial(name: str = "whisper") -> Any:
+    spec = importlib.util.spec_from_file_location(f"tutorial_{name}", ROOT / f"recipes/tutorial/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -76,6 +76,8 @@ def test_the_tutorial(tmp_path: Path) -> None:
     assert {result.test for result in Card.read(Path(report["model"]) / "card.toml").results} == {
         "dev set held out, before fine-tuning", "dev set held out", "dev set held out, converted to int8, greedy",
     }  # fmt: skip
+    pytest.importorskip("starlette", reason="the model is served")
+    assert tutorial("run").served(report["model"], report["recording"]) == report["text"]
     page = (Path(report["model"]) / "MODEL_CARD.md").read_text("utf-8")
     assert "| held out | 12 |" in page
     assert str(tmp_path) not in page

@@ -72,6 +72,31 @@ def test_a_stopped_stream_goes_on_as_if_nothing_had_happened(
 
 
 @settings(deadline=None)
+@given(SIZES, SETUPS, st.integers(1, 4), st.data())
+def test_consumers_that_are_stopped_anywhere_lose_and_repeat_no_row_and_count_damage_once(
+    sizes: list[int], setup: dict[str, int], consumers: int, data: st.DataObject
+) -> None:
+    """Workers and ranks together, each stopped at a point of its own, with rows that cannot be read among the rest."""
+    bad = [frozenset(row for row in range(size) if (row + shard) % 4 == 3) for shard, size in enumerate(sizes)]
+
+    def stream(consumer: int) -> RowStream:
+        shards = [Numbers(i, size, bad[i]) for i, size in enumerate(sizes)]
+        return RowStream(shards, **setup, consumer=consumer, num_consumers=consumers)
+
+    seen: list[tuple[int, int]] = []
+    damaged = 0
+    for consumer in range(consumers):
+        first, second = stream(consumer), stream(consumer)
+        seen += keys(first, data.draw(st.integers(0, sum(sizes))))
+        second.restore(json.loads(json.dumps(first.state())))
+        seen += keys(second)
+        damaged += sum(second.bad.values())
+    good = [(i, row) for i, size in enumerate(sizes) for row in range(size) if row not in bad[i]]
+    assert sorted(seen) == sorted(good * setup["epochs"])
+    assert damaged == sum(map(len, bad)) * setup["epochs"]
+
+
+@settings(deadline=None)
 @given(SIZES, SETUPS)
 def test_each_epoch_is_whole_before_the_next_begins(sizes: list[int], setup: dict[str, int]) -> None:
     seen, size = keys(made(sizes, setup)), sum(sizes)

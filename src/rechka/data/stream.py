@@ -64,7 +64,7 @@ class RowStream:
         self._rng = np.random.default_rng([seed, consumer])
         self._draining = False
         self.bad: Counter[int] = Counter()
-        """Unreadable rows per shard since this stream was made."""
+        """Unreadable rows per shard so far, those before a state that was restored included."""
 
     # The state ------------------------------------------------------------------------------------------------------
 
@@ -75,6 +75,7 @@ class RowStream:
             "open": [list(item) for item in self._open], "draining": self._draining,
             "buffer": [[row.shard, row.number] for row in self._buffer], "rng": self._rng.bit_generator.state,
             "consumer": [self._consumer, self._num_consumers],
+            "bad": [[shard, count] for shard, count in self.bad.items()],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -91,6 +92,7 @@ class RowStream:
             )
         self._epoch, self._next_shard, self._turn = state["epoch"], state["next_shard"], state["turn"]
         self._draining = state["draining"]
+        self.bad = Counter({int(shard): int(count) for shard, count in state.get("bad", [])})
         self._open = [(int(shard), int(row)) for shard, row in state["open"]]
         self._readers = [self._shards[shard].rows(row) for shard, row in self._open]
         self._rng.bit_generator.state = state["rng"]
@@ -170,7 +172,6 @@ class RowStream:
 
     def _mine(self) -> list[int]:
         """This consumer's shards in the order of the epoch."""
-        number = len(self._shards)
         number = len(self._shards)
         order = np.random.default_rng([self._seed, self._epoch]).permutation(number) if self._shuffle else range(number)
         mine = [int(i) for i in order]
