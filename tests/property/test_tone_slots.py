@@ -128,8 +128,8 @@ def test_tokens_are_the_best_of_the_log_probabilities() -> None:
 
 
 def test_8_bits_that_change_too_much_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rechka.backends.torch.FP8_LIMIT", 1e-6)
-    with pytest.raises(BadModelFile, match="8-bit"):
+    monkeypatch.setattr("rechka.backends.torch.FP8_LIMIT", 1e-9)
+    with pytest.raises(BadModelFile, match="8 bits"):
         TorchArena(WEIGHTS, CONFIG, device="cpu", slots=1, runs={1: (1,)}, precision="fp8")
 
 

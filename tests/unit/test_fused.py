@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs rechka[train]")
@@ -13,13 +15,19 @@ if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
 pytest.importorskip("triton", reason="needs triton, which torch brings where it is built for CUDA")
 
-from rechka.nn.fused import Depthwise, HeadNorms, Past, Reference, Scaled  # noqa: E402
-from rechka.nn.fused_triton import Fused  # noqa: E402
+from rechka.backends.torch import TorchArena  # noqa: E402
+from rechka.export.onnx import read_config  # noqa: E402
+from rechka.features import tone as frontend  # noqa: E402
+from rechka.nn.fused import Depthwise, HeadNorms, Linear, Past, Reference, Scaled  # noqa: E402
+from rechka.nn.fused_triton import Fused, Tiled  # noqa: E402
 from rechka.nn.tone import rotary_table  # noqa: E402
+from rechka.nn.weights import read_weights  # noqa: E402
+
+DATA = Path(__file__).parents[1] / "data/tone"
 
 DEVICE = "cuda" if ON_GPU else "cpu"
 TYPES = [torch.float32, torch.bfloat16] if ON_GPU else [torch.float32]
-PLAIN, FUSED = Reference(), Fused()
+PLAIN, FUSED, TILED = Reference(), Fused(), Tiled()
 GENERATOR = torch.Generator().manual_seed(0)
 
 
@@ -55,6 +63,27 @@ def test_norms_and_gates(rows: int, width: int, in_8_bits: bool, dtype: Any) -> 
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("rows", "inner", "width"), [(1, 32, 48), (150, 384, 160), (20, 100, 128)])
+def test_products_with_their_gate(rows: int, inner: int, width: int, dtype: Any) -> None:
+    x, bias = random(rows, inner, dtype=dtype), random(2 * width, dtype=dtype)
+    linear = Linear(random(2 * width, inner, dtype=dtype) / inner**0.5, bias)
+    same(TILED.gated(x, linear, dtype), PLAIN.gated(x, linear, dtype))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_features_and_bands(dtype: Any) -> None:
+    mel = torch.from_numpy(frontend.mel_table().copy()).to(DEVICE)
+    spectrum, norm = 10 * random(37, 2 * mel.shape[0]), random(mel.shape[1])
+    spectrum[5] = 0  # silence
+    same(FUSED.features(spectrum, mel, norm, dtype), PLAIN.features(spectrum, mel, norm, dtype))
+    bands, heard = random(3, 11, 700, dtype=dtype), torch.tensor([0, 1, 7], device=DEVICE)
+    opened = FUSED.open_bands(bands.clone(), heard, 4)
+    same(opened, PLAIN.open_bands(bands.clone(), heard, 4))
+    assert not opened[0, :4].any()
+    assert opened[1:, :4].any()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("frames", [5, 10])
 @pytest.mark.parametrize("width", [40, 96])
 def test_depthwise_with_its_ring(frames: int, width: int, dtype: Any) -> None:
@@ -85,3 +114,17 @@ def test_attention(
     weights = PLAIN.attend(query, key, norms, table, absent)
     same(FUSED.attend(query, key, norms, table, absent), weights)
     same(FUSED.mix(weights, value), PLAIN.mix(weights, value))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["fused", "tiled"])
+def test_the_whole_model_on_these_kernels(kernels: str) -> None:
+    """Golden vectors of the original, a stream and a row of nobody's."""
+    config, golden = read_config(DATA / "mini_config.json"), np.load(DATA / "mini_streaming.npz")
+    tone = TorchArena(
+        read_weights(DATA / "mini.safetensors"), config,
+        device=DEVICE, precision="fp32", kernels=kernels, slots=4, runs={1: (2,)},
+    )  # fmt: skip
+    for i, (audio, logprobs) in enumerate(zip(golden["audio"][:2], golden["logprobs"], strict=False)):
+        found = tone.run([3], [i], audio[:1].astype(np.int16))
+        np.testing.assert_allclose(found, logprobs[:1], atol=1e-4)

@@ -20,6 +20,7 @@ class Kernels(str, Enum):
     """What computes between the products."""
 
     FUSED = "fused"
+    TILED = "tiled"
     EAGER = "eager"
     COMPILED = "compiled"
 

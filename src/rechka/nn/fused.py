@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rechka.features import tone as frontend
 from rechka.nn.tone import SCORE_MASKED, RMSNorm, rotate
 
 FP8 = torch.float8_e4m3fn
@@ -164,6 +165,33 @@ class Reference:
         heads = value.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
         return (weights @ heads).transpose(1, 2).reshape(-1, value.shape[-1])
 
+    def features(self, spectrum: Tensor, mel: Tensor, norm: Tensor, dtype: torch.dtype) -> Tensor:
+        """Spectra to normalised log-mel features.
+
+        Args:
+            spectrum: (M, 2 * bins) real parts, then imaginary, in float32.
+            mel: (bins, mels).
+            norm: (mels,) weight of the RMSNorm.
+            dtype: of the result.
+        Returns:
+            (M, mels).
+        """
+        real, imaginary = spectrum.chunk(2, dim=-1)
+        mels = ((real.square() + imaginary.square()) @ mel + frontend.LOG_GUARD).log()
+        found = self.rms(mels, None, norm)
+        assert isinstance(found, Tensor)
+        return found.to(dtype)
+
+    def open_bands(self, x: Tensor, heard: Tensor, before: int) -> Tensor:
+        """SiLU of (B, T, D), in place; zeros in the first ``before`` frames of streams that have heard nothing."""
+        functional.silu(x, inplace=True)
+        early = torch.arange(x.shape[1], device=x.device) < before
+        return x.masked_fill_((early & (heard == 0)[:, None])[:, :, None], 0.0)
+
+    def gated(self, rows: Rows, linear: Linear, dtype: torch.dtype, in_8_bits: bool = False) -> Rows:
+        """(M, K) to (M, N / 2): a product whose first half opens the second."""
+        return self.gate(self.product(rows, linear, dtype), in_8_bits)
+
     def product(self, rows: Rows, linear: Linear, dtype: torch.dtype) -> Tensor:
         """(M, K) to (M, N)."""
         if isinstance(rows, Tensor):
@@ -197,5 +225,5 @@ class Compiled(Reference):
     name = "compiled"
 
     def __init__(self) -> None:
-        for operation in ("rms", "finish", "gate", "depthwise", "attend", "mix"):
+        for operation in ("rms", "finish", "gate", "depthwise", "attend", "mix", "features", "open_bands"):
             setattr(self, operation, torch.compile(getattr(self, operation), dynamic=True))

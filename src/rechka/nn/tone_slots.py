@@ -102,7 +102,7 @@ def step(net: Net, slots: Slots, owners: Tensor, heard: Tensor, signal: Tensor, 
     """
     config = net.config
     batch, chunks = signal.shape[0], signal.shape[1] // config.chunk_samples
-    x = _front(net, slots, owners, heard, signal)
+    x = _front(net, slots, owners, heard, signal, ops)
     skip, weights = x, None
     rows = ops.rms(x, None, None, net.in_8_bits)
     for index, layer in enumerate(net.layers):
@@ -140,43 +140,32 @@ def _known(remembered: Tensor, heard: Tensor) -> Tensor:
     return torch.where((heard > 0).view(-1, *[1] * (remembered.dim() - 1)), remembered, 0)
 
 
-def _front(net: Net, slots: Slots, owners: Tensor, heard: Tensor, signal: Tensor) -> Tensor:
+def _front(net: Net, slots: Slots, owners: Tensor, heard: Tensor, signal: Tensor, ops: Reference) -> Tensor:
     """16-bit samples to frames (B * T, D)."""
     front, batch = net.front, signal.shape[0]
     wave = torch.cat([_known(slots.audio[owners], heard), signal], dim=1)
     slots.audio[owners] = signal[:, -frontend.CONTEXT :]
     windows = (wave.float() / frontend.SCALE).unfold(1, frontend.WINDOW, frontend.HOP)
-    real, imaginary = (windows @ front.dft).chunk(2, dim=-1)
-    mels = ((real.square() + imaginary.square()) @ front.mel + frontend.LOG_GUARD).log()
-    normed = _rms(mels, front.norm).to(net.dtype)
+    spectrum = (windows @ front.dft).flatten(0, 1)
+    normed = ops.features(spectrum, front.mel, front.norm, net.dtype).unflatten(0, (batch, -1))
     seen = torch.cat([_known(slots.mels[owners], heard), normed], dim=1)
     slots.mels[owners] = seen[:, -slots.mels.shape[1] :]
     taps = net.config.conv_kernels[0][0]
     frames, num_mels = seen.shape[1] - taps + 1, seen.shape[2]
     bands = seen.as_strided((batch, frames, taps * num_mels), (seen.stride(0), num_mels, 1)).reshape(batch * frames, -1)
-    first = functional.silu(functional.linear(bands, front.bands.weight, front.bands.bias)).unflatten(
-        0, (batch, frames)
-    )
+    first = functional.linear(bands, front.bands.weight, front.bands.bias).unflatten(0, (batch, frames))
     # The second convolution's past at the beginning is zeros, and not what silence would have given.
-    before = torch.arange(frames, device=signal.device) < frames - normed.shape[1]
-    first = first.masked_fill((before & (heard == 0)[:, None])[:, :, None], 0.0)
+    first = ops.open_bands(first, heard, frames - normed.shape[1])
     planes = first.unflatten(2, (-1, front.second[0].shape[1])).permute(0, 3, 1, 2)
     second = functional.silu(functional.conv2d(planes, *front.second, stride=net.config.conv_strides[1]))
     rows = second.permute(0, 2, 3, 1).flatten(2).flatten(0, 1)
-    return _rms(functional.linear(rows, front.out.weight), front.out_norm)
-
-
-def _rms(x: Tensor, weight: Tensor) -> Tensor:
-    found = Reference.rms(_PLAIN, x, None, weight)
+    found = ops.rms(functional.linear(rows, front.out.weight), None, front.out_norm)
     assert isinstance(found, Tensor)
     return found
 
 
-_PLAIN = Reference()
-
-
 def _feed_forward(ops: Reference, net: Net, x: Tensor, rows: Rows, part: FeedForward) -> None:
-    ops.accumulate(x, ops.gate(ops.product(rows, part.inner, net.dtype), net.in_8_bits), part.outer)
+    ops.accumulate(x, ops.gated(rows, part.inner, net.dtype, net.in_8_bits), part.outer)
 
 
 def _attention(
