@@ -100,6 +100,22 @@ def test_every_format_gives_texts_speakers_and_sound(make: object, clips: Path) 
         assert example.samples[5] == pytest.approx(0.1 * (number + 1), abs=1e-4)
 
 
+def test_of_parquet_no_more_is_read_than_needed(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that nobody asked for stays on disk, and so do row groups before the first row and after the last."""
+    [shard] = find_shards(as_parquet(clips))
+    parquet = pytest.importorskip("pyarrow.parquet")
+    whole, asked = parquet.ParquetFile.iter_batches, []
+
+    def spied(self: object, size: int, *, row_groups: list[int], columns: list[str]) -> object:
+        asked.append((row_groups, columns))
+        return whole(self, size, row_groups=row_groups, columns=columns)
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", spied)
+    assert next(shard.rows()).text == TEXTS[0]  # type: ignore[union-attr]
+    assert [row.text for row in shard.rows(2)] == [TEXTS[2]]  # type: ignore[union-attr]
+    assert asked == [([0], ["audio", "sentence", "client_id"]), ([1], ["audio", "sentence", "client_id"])]
+
+
 def test_kaldi_segments_are_cut_out_and_commands_are_not_run(clips: Path) -> None:
     folder = Path(as_kaldi(clips))
     soundfile.write(folder / "long.wav", np.arange(16000, dtype=np.float32) / 32000, 8000)
