@@ -70,6 +70,28 @@ def test_an_answer_outlives_the_next_run(graph: Path) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_workspace_is_the_requests_own_memory(graph: Path, fixed: bool) -> None:
+    backend = OpenVinoBackend(graph, threads=1, fixed_shapes=fixed)
+    for count in (3, 5, 3):
+        with backend.workspace({"x": (count, 8)}) as (feeds, compute):
+            assert feeds["x"].shape == (count, 8)
+            for scale in (1, 2):
+                feeds["x"][:] = scale * rows(count)
+                found = compute()["y"].copy()
+                np.testing.assert_array_equal(found, backend.run({"x": scale * rows(count)})["y"])
+
+
+def test_a_workspace_does_not_write_where_a_caller_has_read(graph: Path) -> None:
+    backend = OpenVinoBackend(graph, threads=1)
+    given = rows(3)
+    for _ in range(8):  # every request once
+        backend.run({"x": given})
+        with backend.workspace({"x": (3, 8)}) as (feeds, _):
+            feeds["x"][:] = 7
+    np.testing.assert_array_equal(given, rows(3))
+
+
 def test_many_threads_may_run_at_once(graph: Path) -> None:
     backend = OpenVinoBackend(graph, threads=1)
     expected = [backend.run({"x": rows(5) * i})["y"] for i in range(8)]

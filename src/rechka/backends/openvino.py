@@ -11,7 +11,9 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,6 +45,14 @@ def cache_folder() -> Path:
     """Where compiled graphs are kept, as the XDG base directory specification says; may be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "rechka" / "openvino"
+
+
+@dataclass(slots=True)
+class _Place:
+    """An inference request, and the memory that ``workspace`` lends for its inputs."""
+
+    request: Any
+    tensors: dict[str, Any] = field(default_factory=dict)
 
 
 class OpenVinoBackend:
@@ -106,7 +116,7 @@ class OpenVinoBackend:
             self._outputs = tuple(port.any_name for port in graph.outputs)
         except RuntimeError as error:
             raise self._bad(error) from error
-        self._compiled: OrderedDict[Shapes, SimpleQueue[Any]] = OrderedDict()
+        self._compiled: OrderedDict[Shapes, SimpleQueue[_Place]] = OrderedDict()
         self._compiling = threading.Lock()
 
     @property
@@ -132,16 +142,43 @@ class OpenVinoBackend:
         """
         self._check(feeds)
         requests = self._requests(tuple(feeds[name].shape for name in self._inputs) if self.fixed_shapes else ())
-        request = requests.get()
+        place = requests.get()
         try:
-            values = request.infer(
+            values = place.request.infer(
                 {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}, share_inputs=True
             )
             return {name: values[name] for name in self._outputs}
         finally:
-            requests.put(request)
+            requests.put(place)
 
-    def _requests(self, shapes: Shapes) -> SimpleQueue[Any]:
+    @contextmanager
+    def workspace(
+        self, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Iterator[tuple[dict[str, Array], Callable[[], dict[str, Array]]]]:
+        """A request for inputs of these shapes, for the caller alone: its input arrays, and what computes the outputs.
+
+        The arrays are the request's own memory. The inputs are to be filled before each computation, and the outputs
+        to be copied before the workspace is left: nothing else moves them, and nothing is allocated.
+        """
+        import openvino
+
+        requests = self._requests(tuple(tuple(shapes[name]) for name in self._inputs) if self.fixed_shapes else ())
+        place = requests.get()
+        try:
+            for name, (_, dtype) in self._inputs.items():
+                if name not in place.tensors or place.tensors[name].data.shape != tuple(shapes[name]):
+                    place.tensors[name] = openvino.Tensor(np.zeros(shapes[name], dtype), shared_memory=True)
+                place.request.set_tensor(name, place.tensors[name])  # ``run`` leaves its caller's arrays there
+
+            def compute() -> dict[str, Array]:
+                place.request.infer()
+                return {name: place.request.get_tensor(name).data for name in self._outputs}
+
+            yield {name: tensor.data for name, tensor in place.tensors.items()}, compute
+        finally:
+            requests.put(place)
+
+    def _requests(self, shapes: Shapes) -> SimpleQueue[_Place]:
         """Idle requests for inputs of these shapes; the least recently used other shape may be forgotten for it."""
         with self._compiling:
             if shapes in self._compiled:
@@ -152,7 +189,7 @@ class OpenVinoBackend:
                     self._compiled.popitem(last=False)
             return self._compiled[shapes]
 
-    def _compile(self, shapes: Shapes) -> SimpleQueue[Any]:
+    def _compile(self, shapes: Shapes) -> SimpleQueue[_Place]:
         _log.debug("compiling %s for %s", self._path.name, shapes)
         graph = self._read()
         try:
@@ -161,9 +198,9 @@ class OpenVinoBackend:
             compiled = self._core.compile_model(graph, "CPU", self._settings)
         except RuntimeError as error:
             raise self._bad(error) from error
-        requests: SimpleQueue[Any] = SimpleQueue()
+        requests: SimpleQueue[_Place] = SimpleQueue()
         for _ in range(self._streams):
-            requests.put(compiled.create_infer_request())
+            requests.put(_Place(compiled.create_infer_request()))
         return requests
 
     def _read(self) -> Any:

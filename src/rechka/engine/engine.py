@@ -300,3 +300,7 @@ class Engine:
                 stream.feed(noise.astype(np.float32))
                 stream.finish()
             recognizer.run(streams)
+        # What has to be compiled for every shape of its inputs would keep the first callers waiting for seconds.
+        prepare = getattr(getattr(recognizer, "model", None), "prepare", None)
+        if prepare is not None:
+            prepare(self.options.max_batch)

@@ -53,3 +53,22 @@ class FloatArithmetic:
         """``x @ weight + bias`` of rows (R, K), weight (K, N)."""
         rows, factor = self.encode(x)
         return self.decode(self.multiply(rows, weight), factor, bias)
+
+
+@dataclass
+class ConvolutionArithmetic(FloatArithmetic):
+    """Products with weights as convolutions of one tap over an image of one line, a row being a pixel.
+
+    OpenVINO lays such an image out pixel by pixel, so the transpositions around it move nothing, and its 8-bit
+    convolution is 10 to 15 % faster than its product of the same size.
+    """
+
+    def linear(self, x: str, weight: F32, bias: F32 | None = None) -> str:
+        """``x @ weight + bias`` of rows (R, K), weight (K, N)."""
+        graph = self.graph
+        image = graph.transpose(graph.reshape(x, 1, 1, -1, len(weight)), 0, 3, 1, 2)
+        constants = [self.weight(np.ascontiguousarray(weight.T)[:, :, None, None])]
+        if bias is not None:
+            constants.append(self.weight(bias))
+        out = graph.op("Conv", image, *constants)
+        return graph.reshape(graph.transpose(out, 0, 2, 3, 1), -1, weight.shape[1])

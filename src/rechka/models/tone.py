@@ -9,7 +9,8 @@ share runs; what a stream gets does not depend on its company.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,7 +103,7 @@ def load(
 
         return SequenceTone(cast("TritonBackend", backend))
     limit = {"max_chunks": params["max_chunks"]} if "max_chunks" in params else {}
-    return ToneModel(backend, **limit, runs=FIXED_RUNS if isinstance(backend, OpenVinoBackend) else None)
+    return ToneModel(backend, **limit, runs=_runs(backend))
 
 
 def on_slots(files: Mapping[str, Path], params: Mapping[str, Any], *, device: str, **options: Any) -> SlotTone:
@@ -137,6 +138,18 @@ def _engines(path: Path) -> tuple[str, ...]:
     """
     portable = summarise(path).metadata.get("rechka_form") == "portable"
     return PORTABLE_ENGINES if portable else ("onnxruntime",)
+
+
+def _runs(backend: Backend) -> tuple[tuple[int, int], ...] | None:
+    """The runs that a backend is to be given, None if it may be any."""
+    if isinstance(backend, OpenVinoBackend):
+        return FIXED_RUNS
+    if (backend.metadata.get("rechka_form"), backend.metadata.get("rechka_precision")) != ("portable", "int8"):
+        return None
+    # ONNX Runtime widens these 8-bit convolutions to float32, whose sums depend on the shape in their last bit, and the
+    # next rounding makes a step of that. One shape keeps a stream's result independent of blocks and company.
+    log.warning('this graph was made for OpenVINO and is slow without it: pip install "rechka[openvino]"')
+    return ((1, 1),)
 
 
 class ToneModel:
@@ -177,6 +190,8 @@ class ToneModel:
         self.one_pass = signal[1] is None
         """Whether the graph takes several chunks in one run."""
         self._runs = None if runs is None else sorted(run for run in runs if self.one_pass or run[1] == 1)
+        self.block = max_chunks if self._runs is None else max(chunks for _, chunks in self._runs)
+        """Chunks of one stream that are best brought together."""
         self.spec = ModelSpec(SAMPLE_RATE, HOP, CHUNK, CHUNK, CHUNK, LAG, None, TOKENS, LogProbs)
 
     def initial_state(self) -> State:
@@ -199,17 +214,18 @@ class ToneModel:
         done = [0] * len(signals)
         while active := [i for i, signal in enumerate(signals) if done[i] < len(signal)]:
             members, size, count = self._next_run([(i, (len(signals[i]) - done[i]) // CHUNK) for i in active])
-            chunk = np.stack([signals[i][done[i] : done[i] + count * CHUNK] for i in members])[:, :, None]
-            feeds = {"signal": _filled(chunk.astype(self._signal_dtype, copy=False), size)}
-            for name, arrays in zip(self._states, zip(*(parts[i] for i in members), strict=True), strict=True):
-                feeds[name] = _filled(np.stack(arrays), size)
-            out = self._backend.run(feeds)
-            after = [out[f"{name}_next"] for name in self._states]
-            for row, i in enumerate(members):
-                rows[i].append(out["logprobs"][row])
-                # Copies, so that a stream does not keep its neighbours' states alive.
-                parts[i] = tuple(array[row].copy() for array in after)
-                done[i] += count * CHUNK
+            with self._run(size, count) as (feeds, compute):
+                for row, i in enumerate(members):
+                    feeds["signal"][row, :, 0] = signals[i][done[i] : done[i] + count * CHUNK]
+                    for name, part in zip(self._states, parts[i], strict=True):
+                        feeds[name][row] = part
+                out = compute()
+                after = [out[f"{name}_next"] for name in self._states]
+                for row, i in enumerate(members):
+                    # Copies, so that a stream does not keep its neighbours' states alive.
+                    rows[i].append(out["logprobs"][row].copy())
+                    parts[i] = tuple(array[row].copy() for array in after)
+                    done[i] += count * CHUNK
         frames: list[Frames] = []
         later: list[State] = []
         for state, values, pieces in zip(states, parts, rows, strict=True):
@@ -217,6 +233,30 @@ class ToneModel:
             frames.append(LogProbs(logprobs, state.frame))
             later.append(ToneState(values, state.frame + len(logprobs)))
         return frames, later
+
+    @contextmanager
+    def _run(self, size: int, count: int) -> Iterator[tuple[dict[str, NDArray[Any]], Callable[[], Mapping[str, Any]]]]:
+        """Arrays to fill for ``size`` streams of ``count`` chunks, and what then computes the outputs.
+
+        Rows that are not filled hold zeros or what was there before; it does not matter to the others.
+        """
+        inputs = self._backend.inputs
+        shapes = {"signal": (size, count * CHUNK, 1), **{name: (size, inputs[name][0][1]) for name in self._states}}
+        if isinstance(self._backend, OpenVinoBackend):
+            with self._backend.workspace(shapes) as workspace:
+                yield workspace
+            return
+        backend = self._backend
+        feeds = {name: np.zeros(shape, inputs[name][1]) for name, shape in shapes.items()}
+        yield feeds, lambda: backend.run(feeds)
+
+    def prepare(self, streams: int) -> None:
+        """Compute once in every shape that files and up to so many live streams bring, which compiles it."""
+        for size, count in self._runs or ():
+            if size == 1 or size < 2 * streams:
+                silence = np.zeros(count * CHUNK, np.float32)
+                # As many streams as fill more than half of it, and no block that a lone stream could read.
+                self.step([silence] * (size // 2 + 1), [self.initial_state()] * (size // 2 + 1))
 
     def _next_run(self, waiting: Sequence[tuple[int, int]]) -> tuple[list[int], int, int]:
         """Streams of the next run, its size (at least as many), and chunks of each, for streams with chunks to do."""
@@ -231,13 +271,6 @@ class ToneModel:
         # A larger run is worth it if more than half of it is filled.
         size = max(streams for streams, chunks in self._runs if chunks == 1 and streams < 2 * len(waiting))
         return everybody[:size], size, 1
-
-
-def _filled(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array with zeros behind, up to ``size`` rows."""
-    if len(array) == size:
-        return array
-    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 
 def to_integers(samples: F32) -> NDArray[np.int32]:

@@ -42,7 +42,7 @@ def assemble(
         decoder: how they are searched. Hotwords given for a call are added to those named here.
         segmenter: where phrases end; by default what ``default_segmenter`` says.
         lm: language model for the beam search.
-        max_chunks: see ``ChunkRecognizer`` and ``PhraseRecognizer``; None for their own values.
+        max_chunks: see ``ChunkRecognizer`` and ``PhraseRecognizer``; None for the model's ``block`` or their own.
         calibration: see ``ChunkRecognizer``.
         vad: evidence for a model that reads whole phrases; None makes the one that ``segmenter.vad`` names.
 
@@ -85,6 +85,8 @@ def assemble(
     segmenter = segmenter or default_segmenter(model.spec)
     limit: dict[str, Any] = {} if max_chunks is None else {"max_chunks": max_chunks}
     if model.spec.chunk is not None:
+        if max_chunks is None and hasattr(model, "block"):
+            limit = {"max_chunks": model.block}
         return ChunkRecognizer(model, factory, segmenter, calibration=calibration, **limit)
     vad = vad or make_vad(segmenter.vad, model.spec.sample_rate)
     return PhraseRecognizer(model, factory, vad, segmenter, calibration=calibration, **limit)
