@@ -45,6 +45,20 @@ def texts(events, channel=0):
 SPEECH = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 
 
+def test_what_the_model_compiles_for_live_streams_is_compiled_before_it_is_ready():
+    asr, asked = toy_asr(), []
+    asr.recognizer.model.prepare = asked.append
+
+    async def main():
+        engine = Engine(asr, EngineOptions(max_batch=7))
+        assert not engine.ready
+        await engine.start()
+        assert engine.ready and asked == [7]
+        await engine.close()
+
+    run(main())
+
+
 def test_bytes_become_the_same_events_as_a_file():
     alone = list(toy_asr().stream((SPEECH, 8000)))
 

@@ -30,7 +30,7 @@ from rechka.types import F32
 CHUNK_S = 0.3
 BLOCK = 20
 """Chunks of a step in file mode, as the recogniser takes them."""
-FILE_STEPS, LIVE_STEPS = 4, 4
+FILE_STEPS, LIVE_STEPS = 10, 8
 """Steps of a turn, per worker: long enough that the end, which one worker reaches first, weighs little."""
 LIVE_BATCH = 16
 """Streams of one live step at most: the server's default."""
@@ -144,7 +144,7 @@ class Contestant:
         def work(_: int) -> None:
             states = [self._model.initial_state()]
             for _ in range(FILE_STEPS):
-                _, states = self._model.step([self._audio], states)
+                states = self._model.step([self._audio], states)[1]
 
         return self._timed(work, FILE_STEPS * BLOCK * self.cores)
 

@@ -301,6 +301,7 @@ class Engine:
                 stream.finish()
             recognizer.run(streams)
         # What has to be compiled for every shape of its inputs would keep the first callers waiting for seconds.
-        prepare = getattr(getattr(recognizer, "model", None), "prepare", None)
+        live = getattr(recognizer, "first", recognizer)  # of two passes
+        prepare = getattr(getattr(live, "model", None), "prepare", None)
         if prepare is not None:
             prepare(self.options.max_batch)
