@@ -27,9 +27,14 @@ from rechka.evaluate.wer import grouped, pair_counts
 from rechka.features import bands
 from rechka.nn.conformer import SUBSAMPLING, StreamingConformer
 from rechka.train import augment
-from rechka.train.config import DataSet, Optimisation, TrainConfig, tomllib
+from rechka.train.config import DataSet, Optimisation, TrainConfig
 from rechka.train.loop import greedy, load_model, train
 from rechka.train.store import Store, build
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
 
 RESAMPLES = 2000
 
@@ -89,7 +94,8 @@ def draws(speakers: list[str], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, 
     np.add.at(sums, index, counts)
     chosen = np.random.default_rng(0).integers(num_groups, size=(RESAMPLES, num_groups))
     drawn = sums[chosen].sum(axis=1)
-    return 100 * drawn[:, 0] / drawn[:, 1]
+    rates: np.ndarray[Any, Any] = 100 * drawn[:, 0] / drawn[:, 1]
+    return rates
 
 
 def summary(speakers: list[str], counts: np.ndarray[Any, Any], other: np.ndarray[Any, Any] | None) -> dict[str, Any]:

@@ -71,6 +71,9 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--unk-logp", type=float, default=-15.0)
+    parser.add_argument("--beam-width", type=int, default=48)
+    parser.add_argument("--beam-prune-logp", type=float, default=-10.0)
+    parser.add_argument("--token-min-logp", type=float, default=-5.0)
     parser.add_argument("--confidence", type=float, nargs=2, help="slope and offset that calibrate.py printed")
     parser.add_argument("--results", type=Path, help="JSON list of [test, metric, value, low, high]")
     parser.add_argument("--command", default="see MODEL_CARD.md", help="the command that made the results")
@@ -86,10 +89,14 @@ def main() -> None:
         Result(test, metric, value, (low, high), command=args.command)
         for test, metric, value, low, high in (json.loads(args.results.read_text("utf-8")) if args.results else [])
     ]
+    search = {
+        "alpha": args.alpha, "beta": args.beta, "unk_logp": args.unk_logp, "beam_width": args.beam_width,
+        "beam_prune_logp": args.beam_prune_logp, "token_min_logp": args.token_min_logp,
+    }  # fmt: skip
     card = Card(
         name="rechka-mini", family="conformer", language="ru", license="GPL-3.0-or-later", title=TITLE, summary=SUMMARY,
         files={"model": file_entry(graph), "lm": file_entry(lm)}, params={"chunk_ms": 320, "lag_ms": lag},
-        decoder={"alpha": args.alpha, "beta": args.beta, "unk_logp": args.unk_logp}, segmenter={},
+        decoder=search, segmenter={},
         confidence=tuple(args.confidence) if args.confidence else None, results=tuple(results),
     )  # fmt: skip
     (args.out / "card.toml").write_text(card.to_toml(), "utf-8")
