@@ -113,6 +113,29 @@ def test_hundreds_of_connects_and_aborts_leave_nothing(server):
     assert said == ["привет мир", "как дела"]
 
 
+LISTEN = "/v1/listen?encoding=linear16&sample_rate=8000"  # opens its session before it shakes hands
+
+
+@pytest.mark.parametrize("path", ["/v1/stream", "/vosk", LISTEN, "/ws", "/api/ws", "/v1/asterisk", "/v1/twilio"])
+def test_a_client_that_leaves_in_the_handshake_is_forgotten_and_is_no_fault(server, path, caplog):
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    def kept():
+        gc.collect()
+        return sum(isinstance(thing, H11Protocol) for thing in gc.get_objects())
+
+    before = kept()
+    shake = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    shake += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(shake.encode())
+            abort(client)
+    wait_until(lambda: active(server) == 0 and server.service.connections == 0)
+    wait_until(lambda: kept() <= before, 3)  # and not when the time for its headers is over
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def server_words(server):
     from rechka.server.client import stream
 

@@ -22,7 +22,7 @@ from rechka.server.load.watch import parse, slope
 COUNT = int(os.environ.get("RECHKA_SOAK", "600"))
 ALLOWED = 400
 """Bytes of growth for each connection: a session weighs some ten thousand, a forgotten socket some thousand."""
-SLACK = 8 << 20
+SLACK = 2 << 20
 """Bytes that the allocator may still take in a run, divided by its connections: it is saturated after some thousand."""
 PCM = (np.clip(say("привет мир", before_s=0.2, after_s=0.3), -1, 1) * 32767).astype("<i2").tobytes()
 UPGRADE = (

@@ -42,8 +42,15 @@ class Socket:
         self._send_s = service.settings.send_s
 
     async def accept(self) -> None:
-        """Shake hands."""
-        await self.websocket.accept(subprotocol=accepted_protocol(self.websocket))
+        """Shake hands.
+
+        Raises:
+            Gone: the client left meanwhile.
+        """
+        try:
+            await self.websocket.accept(subprotocol=accepted_protocol(self.websocket))
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            raise Gone from None
 
     async def receive(self) -> str | bytes:
         """The next message.

@@ -26,15 +26,19 @@ def http_protocol(header_s: float, send_s: float) -> type[H11Protocol]:
 
     class Impatient(H11Protocol):
         _unread: asyncio.TimerHandle | None = None
+        _headers_due: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(header_s, self._check_headers)
+            self._headers_due = self.loop.call_later(header_s, self._check_headers)
 
         def _check_headers(self) -> None:
-            handed_over = self.transport.get_protocol() is not self  # to the WebSocket protocol
-            if self.cycle is None and not handed_over and not self.transport.is_closing():
+            if self.cycle is None and not self.transport.is_closing():
                 self.transport.close()
+
+        def handle_websocket_upgrade(self, event: Any) -> None:
+            _cancel(self._headers_due)  # the WebSocket protocol takes over; a timer would keep this one in memory
+            super().handle_websocket_upgrade(event)
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -47,6 +51,7 @@ def http_protocol(header_s: float, send_s: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             _cancel(self._unread)
+            _cancel(self._headers_due)
 
     return Impatient
 

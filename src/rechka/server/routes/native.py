@@ -49,7 +49,6 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def stream(websocket: WebSocket) -> None:
         socket = Socket(websocket, service)
-        await socket.accept()  # browsers cannot see why a handshake failed, so errors come afterwards
 
         async def show(error: RechkaError) -> None:
             retry = getattr(error, "retry_after_s", None)
@@ -57,6 +56,7 @@ def routes(service: Service) -> list[BaseRoute]:
             await socket.send({"type": "error", "fatal": True, **error.to_dict(), **more})
 
         async with guarded(socket, show):
+            await socket.accept()  # browsers cannot see why a handshake failed, so errors come afterwards
             principal = service.identify(websocket, "stream")
             fields: dict[str, Any] = dict(websocket.query_params)
             if words := websocket.query_params.getlist("hotwords"):

@@ -37,12 +37,12 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def live(websocket: WebSocket) -> None:
         socket = Socket(websocket, service)
-        await socket.accept()
 
         async def show(error: RechkaError) -> None:
             await socket.send(_message(None, error=str(error), last=True))
 
         async with guarded(socket, show):
+            await socket.accept()
             await _Live(service, socket, service.identify(websocket, "stream")).run()
 
     @_shown

@@ -58,12 +58,12 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def listen(websocket: WebSocket) -> None:
         socket = Socket(websocket, service)
-        await socket.accept()
 
         async def show(error: RechkaError) -> None:
             await socket.send({"type": "error", "fatal": True, **error.to_dict()})
 
         async with guarded(socket, show):
+            await socket.accept()
             call, after = _call(websocket), _after(websocket)
             async with contextlib.aclosing(call.listen(after)) as told:
                 async for number, message in told:

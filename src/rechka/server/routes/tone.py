@@ -22,7 +22,6 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def listen(websocket: WebSocket) -> None:
         socket = Socket(websocket, service)
-        await socket.accept()
 
         async def show(error: RechkaError) -> None:
             await socket.send({"event": "error", "message": error.message, "code": error.code})
@@ -35,6 +34,7 @@ def routes(service: Service) -> list[BaseRoute]:
                     await socket.send({"event": "transcript", "phrase": phrase})
 
         async with guarded(socket, show):
+            await socket.accept()
             principal = service.identify(websocket, "stream")
             async with await service.open(principal, SessionOptions(sample_rate=RATE, partials=False)) as session:
                 while True:

@@ -36,12 +36,12 @@ def routes(service: Service) -> list[BaseRoute]:
 
     async def vosk(websocket: WebSocket) -> None:
         socket = Socket(websocket, service)
-        await socket.accept()
 
         async def show(error: RechkaError) -> None:
             await socket.send({"error": error.message, "code": error.code})
 
         async with guarded(socket, show):
+            await socket.accept()
             principal = service.identify(websocket, "stream")
             client = _Client(service, socket, principal)
             try:

@@ -87,12 +87,12 @@ def secret_of(websocket: WebSocket) -> str | None:
 async def serve(service: Service, websocket: WebSocket) -> None:
     """One channel of Asterisk."""
     socket = Socket(websocket, service)
-    await socket.accept()
 
     async def show(_: RechkaError) -> None:
         """The close code and its reason say it; Asterisk logs them."""
 
     async with guarded(socket, show):
+        await socket.accept()
         principal = service.identify(websocket, "stream", secret=secret_of(websocket))
         control = await _first(socket)
         if control.fields.get("format", "") not in CODECS:

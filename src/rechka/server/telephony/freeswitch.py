@@ -50,12 +50,12 @@ def parse_query(query: QueryParams) -> tuple[str, list[str], int]:
 async def serve(service: Service, websocket: WebSocket) -> None:
     """One media bug."""
     socket = Socket(websocket, service)
-    await socket.accept()
 
     async def show(error: RechkaError) -> None:
         await socket.send({"type": "error", "fatal": True, **error.to_dict()})
 
     async with guarded(socket, show):
+        await socket.accept()
         principal = service.identify(websocket, "stream")
         name, tracks, rate = parse_query(websocket.query_params)
         quiet = not flag(websocket.query_params.get("events", "true"), "events")

@@ -173,12 +173,12 @@ async def serve(service: Service, websocket: WebSocket) -> None:
     except RechkaError as error:
         await socket.deny(status_of(error), {"error": error.to_dict()}, retry_headers(error))
         return
-    await socket.accept()
 
     async def show(_: RechkaError) -> None:
         """Twilio shows close codes in its debugger; it takes no messages that are not its own."""
 
     async with guarded(socket, show):
+        await socket.accept()
         start = parse_start(await _started(socket))
         if principal is None:
             secret = start.parameters.get("token")
