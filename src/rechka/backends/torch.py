@@ -159,17 +159,21 @@ class TorchArena:
     def save(self, slot: int) -> list[Any]:
         """What a slot remembers, as tensors on the CPU: for ``restore``, in this process."""
         with self._lock, torch.inference_mode():
+            self._lane.settle()
             return [tensor[slot].to("cpu", copy=True) for tensor in self._slots.tensors]
 
     def restore(self, slot: int, saved: Sequence[Any]) -> None:
         """Put back what ``save`` gave, in the same or another slot."""
         with self._lock, torch.inference_mode():
+            self._lane.settle()
             for tensor, values in zip(self._slots.tensors, saved, strict=True):
                 tensor[slot].copy_(values)
+            self._lane.settle()
 
     def state(self, slot: int, heard: int) -> F32:
         """A slot's stream in the layout of the published model, (state_size,)."""
         with self._lock, torch.inference_mode():
+            self._lane.settle()
             return np.asarray(published_state(self._net, self._slots, slot, heard).float().cpu().numpy())
 
     def _compute(self, rows: Any) -> Any:
@@ -220,8 +224,11 @@ class _Direct:
         _fill(rows, slots, clocks, signal, arena.num_slots)
         with torch.inference_mode():
             found = arena._compute(torch.from_numpy(rows).to(arena.device))[: len(signal)]
-        values = found.cpu().numpy()
+        values = found.float().cpu().numpy() if found.is_floating_point() else found.cpu().numpy()
         return Pending(lambda: values)
+
+    def settle(self) -> None:
+        """Everything that was submitted is done."""
 
 
 class _Stage:
@@ -296,6 +303,10 @@ class _Graphs:
                 stage.done.record()
         stage.taken = pending = Pending(_once(stage, wanted.numel(), tuple(wanted.shape)))
         return pending
+
+    def settle(self) -> None:
+        """Wait until everything that was submitted, and whatever else was asked of the device, is done."""
+        torch.cuda.synchronize(self._arena.device)
 
 
 def _once(stage: _Stage, count: int, shape: tuple[int, ...]) -> Callable[[], Any]:

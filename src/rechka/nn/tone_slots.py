@@ -104,13 +104,15 @@ def step(net: Net, slots: Slots, owners: Tensor, heard: Tensor, signal: Tensor, 
     batch, chunks = signal.shape[0], signal.shape[1] // config.chunk_samples
     x = _front(net, slots, owners, heard, signal, ops)
     skip, weights = x, None
+    full = config.chunk_size
+    pasts = {frames: _past(owners, heard, slots.conv[0], frames) for frames in (full, full // 2)}
     rows = ops.rms(x, None, None, net.in_8_bits)
     for index, layer in enumerate(net.layers):
         frames = chunks * config.chunk_size // _rate(config, index)
         _feed_forward(ops, net, x, rows, layer.first)
         weights = _attention(net, slots, owners, heard, x, weights, index, frames, ops)
         wide = ops.product(ops.rms(x, layer.shifts[1], None, net.in_8_bits), layer.gated, net.dtype)
-        past = _past(owners, heard, slots.conv[index], frames // chunks)
+        past = pasts[frames // chunks]
         mixed = ops.depthwise(wide.unflatten(0, (batch, frames)), slots.conv[index], past, layer.depthwise)
         ops.accumulate(x, mixed, layer.pointwise)
         _feed_forward(ops, net, x, ops.rms(x, layer.shifts[2], None, net.in_8_bits), layer.second)
