@@ -254,6 +254,15 @@ def test_mistakes_have_names(tmp_path: Path) -> None:
         find_device("tpu")
 
 
+def test_too_little_memory_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("rechka.backends.torch.Slots.make", full)
+    with pytest.raises(UsageError, match="fewer slots"):
+        open_arena(FILES["weights"], FILES["config"], device="cpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_the_errors_are_those_of_the_onnx_graph(tmp_path: Path) -> None:
     """A card with both files falls back to the graph, and what is said about CUDA is what it always was."""

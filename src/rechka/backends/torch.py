@@ -383,4 +383,10 @@ def open_arena(weights: Path, config: Path | None = None, **options: Any) -> Tor
         sizes = ToneConfig() if config is None else ToneConfig.from_dict(json.loads(config.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadModelFile(f"{config} is no configuration of T-one: {error}") from error
-    return TorchArena(read_weights(weights), sizes, **options)
+    try:
+        return TorchArena(read_weights(weights), sizes, **options)
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            f"the device has too little memory for the model and its slots: {str(error).splitlines()[0]}",
+            remedy="set fewer slots under [params] in the card, or free the device",
+        ) from error
