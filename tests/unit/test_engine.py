@@ -53,7 +53,8 @@ def test_what_the_model_compiles_for_live_streams_is_compiled_before_it_is_ready
         engine = Engine(asr, EngineOptions(max_batch=7))
         assert not engine.ready
         await engine.start()
-        assert engine.ready and asked == [7]
+        assert engine.ready
+        assert asked == [7]
         await engine.close()
 
     run(main())

@@ -118,6 +118,19 @@ def _probe() -> Any:
     return probe_signal(1, BLOCK * CHUNK)
 
 
+class _Count:
+    """Work that is left, for whichever worker is free: a core that others use now and then does not hold up the end."""
+
+    def __init__(self, left: int) -> None:
+        self._left, self._lock = left, threading.Lock()
+
+    def take(self) -> int:
+        """What was left before, 0 if nothing."""
+        with self._lock:
+            left, self._left = self._left, max(0, self._left - 1)
+            return left
+
+
 class Contestant:
     """A variant, loaded: works through files or live streams on all cores."""
 
@@ -141,9 +154,11 @@ class Contestant:
         if self.variant.engine == "plain":
             return self._plain(BLOCK)
 
+        left = _Count(FILE_STEPS * self.cores)
+
         def work(_: int) -> None:
             states = [self._model.initial_state()]
-            for _ in range(FILE_STEPS):
+            while left.take():
                 states = self._model.step([self._audio], states)[1]
 
         return self._timed(work, FILE_STEPS * BLOCK * self.cores)
@@ -198,17 +213,19 @@ class Contestant:
     def _plain(self, chunks: int) -> tuple[float, float]:
         """As ONNX Runtime's documentation shows it: a chunk per run, the state handed back; the better of two ways."""
 
-        def work(backend: Backend) -> None:
+        def work(backend: Backend, left: _Count) -> None:
             state = np.zeros((1, backend.inputs["state"][0][1]), backend.inputs["state"][1])
             signal = _probe()
-            for i in range(chunks):
+            while taken := left.take():
+                i = taken % BLOCK
                 piece = signal[:, i * CHUNK : (i + 1) * CHUNK, None]
                 state = backend.run({"signal": piece, "state": state})["state_next"]
 
-        found = [self._timed(lambda _: work(self._backend), chunks * self.cores)]
+        both = _Count(chunks * self.cores)
+        found = [self._timed(lambda _: work(self._backend, both), chunks * self.cores)]
         if self._wide is not None:
-            wide = self._wide
-            found.append(self._timed(lambda _: work(wide), chunks, workers=1))
+            wide, one = self._wide, _Count(chunks)
+            found.append(self._timed(lambda _: work(wide, one), chunks, workers=1))
         return max(found)
 
     def _timed(self, work: Callable[[int], Any], chunks: int, workers: int | None = None) -> tuple[float, float]:
