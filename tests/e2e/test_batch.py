@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from rechka.cli.main import main
-from rechka.errors import OutputError, UsageError
+from rechka.data import Row
+from rechka.data.convert import convert
+from rechka.errors import DataError, OutputError, UsageError
 from rechka.scale import Archive, BatchOptions, local
+from rechka.scale.items import Reader, from_json, of_source, to_json
 from rechka.scale.store import Store
 from rechka.scale.work import Part, Worker
 from rechka.testing.audio import wav_bytes
@@ -152,9 +156,9 @@ def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in texts:
         memory.pipe_file(f"/calls/{Path(path).name}", Path(path).read_bytes())
     memory.pipe_file("/calls/readme.txt", b"no audio")
-    from rechka.cli.batch import _recordings
+    from rechka.cli.batch import _items
 
-    names = list(_recordings(["memory://calls", "memory://calls/0001.wav", "memory://calls/9.wav"]))
+    names = list(_items(["memory://calls", "memory://calls/0001.wav", "memory://calls/9.wav"], 64))
     assert names == [
         *(f"memory:///calls/{i:04d}.wav" for i in range(3)),
         "memory://calls/0001.wav",
@@ -188,6 +192,110 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
         BatchOptions(part_size=0)
     with pytest.raises(UsageError, match="no recordings"):
         Archive(str(tmp_path / "new"), BatchOptions()).write_plan([])
+
+
+def dataset(folder: Path, texts: dict[str, str]) -> dict[str, str]:
+    """The same recordings in a manifest, and in an archive and a table with sound but no text; all in one folder."""
+    names = list(texts)
+    lines = [json.dumps({"audio_filepath": name, "text": "x"}) for name in names]
+    (folder / "m.jsonl").write_text("\n".join(["", lines[0], "no json", *lines[1:]]), "utf-8")
+    told = dict(texts)
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for i, name in enumerate(names):
+            archive.add(name, f"{i:03d}.wav")
+            told[f"{folder}/a.tar:{i:03d}"] = texts[name]
+    with tarfile.open(folder / "z.tar.gz", "w:gz") as archive:
+        for i, name in enumerate(names):
+            archive.add(name, f"{'folder/' * 30}{i:03d}.wav")  # a long name has a header of its own
+            told[f"{folder}/z.tar.gz:{'folder/' * 30}{i:03d}"] = texts[name]
+    return told
+
+
+def test_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Manifests and archives beside files; a part is a range of rows, read from where it begins."""
+    told = dataset(tmp_path, recordings(tmp_path / "calls", 7))
+    monkeypatch.chdir(tmp_path)
+    sources = ["m.jsonl", "a.tar", "m.jsonl", "z.tar.gz", "calls/none.wav"]
+    command = ["batch", *sources, "--out", "out", "--model", "toy", "--workers", "2", "--part-size", "3"]
+    assert main([*command, "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["recordings"], said["failed"]) == (7 * 3 + 2, 2)
+    bad = {f"{tmp_path}/m.jsonl:2": "data", f"{tmp_path}/calls/none.wav": "audio.not_found"}
+    check(tmp_path / "out", told, bad)
+    assert len(list((tmp_path / "out" / "done").iterdir())) == 3 + 3 + 3  # the last takes the file too
+    plan = json.loads((tmp_path / "out" / "plan" / "00000.json").read_text())
+    assert [item["mark"] > 0 for (item, *_) in plan] == [False, True, True, False, True, True, False, False, False]
+    assert main(command) == 1  # nothing is left to do
+    assert "9 of 9 parts are done already" in capsys.readouterr().err
+
+
+def test_a_dataset_that_changes_or_breaks_off(tmp_path: Path) -> None:
+    told = dataset(tmp_path, recordings(tmp_path / "calls", 5))
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+    archive = Archive(str(tmp_path / "out"), BatchOptions(part_size=2))
+    archive.write_plan([*of_source(str(tmp_path / "a.tar"), 2), *of_source(str(tmp_path / "m.jsonl"), 2)])
+    lines = (tmp_path / "m.jsonl").read_text("utf-8").splitlines()
+    (tmp_path / "m.jsonl").write_text("\n".join(lines[:-1]), "utf-8")
+    worker = Worker(archive.options, str(tmp_path / "out"), lambda _: toy_asr())
+    assert len(list(archive.run(lambda parts: map(worker.do, parts)))) == archive.num_parts
+    report = archive.report()
+    names = [row["input"] for row in rows(tmp_path / "out")]
+    assert len(names) == len(set(names)) == report.recordings == archive.num_recordings
+    failed = {failure["input"].rpartition("/")[2]: failure["error"]["message"] for failure in report.failures}
+    assert "shorter" in failed["m.jsonl:6"]
+    assert "no readable tar archive" in failed["a.tar:2"]  # whether its last file is whole is not known any more
+    assert "no readable tar archive" in failed["a.tar:3"]  # its row was counted, its sound is cut
+    assert "broken off after record 3" in failed["a.tar:4"]
+    assert set(failed) == {"a.tar:2", "a.tar:3", "a.tar:4", "m.jsonl:2", "m.jsonl:6"}
+    heard = {row["input"]: row["transcript"]["text"] for row in rows(tmp_path / "out") if row["transcript"]}
+    assert heard.items() <= told.items()
+    with pytest.raises(DataError, match="cannot read"):
+        list(of_source(str(tmp_path / "none.tar"), 2))
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "a.tar", "z.tar.gz", "p.parquet", "t.csv", "kaldi"])
+def test_ranges_in_any_order_are_the_rows(name: str, tmp_path: Path) -> None:
+    if name == "p.parquet":
+        pytest.importorskip("pyarrow")
+    dataset(tmp_path, recordings(tmp_path / "calls", 7))
+    if not (tmp_path / name).exists():
+        convert([str(tmp_path / "m.jsonl")], tmp_path / name, max_bad=1.0)
+    source = str(tmp_path / name)
+    (whole,) = of_source(source, 100)
+    entries = list(Reader().entries([whole]))
+    for size in (1, 2, 3):
+        parts = list(of_source(source, size))
+        assert [part.stop - part.start for part in parts[:-1]] == [size] * (len(parts) - 1)
+        reader = Reader()
+        assert [from_json(json.loads(json.dumps(to_json(part)))) for part in parts] == parts
+        for order in (parts, parts[::2] + parts[1::2], parts[::-1]):
+            found = {part.start: list(reader.entries([part])) for part in order}
+            got = [entry for start in sorted(found) for entry in found[start]]
+            assert [entry.key for entry in got] == [entry.key for entry in entries]
+            assert [entry.open() for entry in got if isinstance(entry.content, Row)] == [
+                entry.open() for entry in entries if isinstance(entry.content, Row)
+            ]
+
+
+def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
+    told = dataset(tmp_path, recordings(tmp_path / "calls", 40))
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "rechka", "batch", str(tmp_path / "a.tar"), str(tmp_path / "z.tar.gz"), "-o", str(out),
+        "-m", "toy", "--workers", "1", "--part-size", "2",
+    ]  # fmt: skip
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("done/*.json"))) < 3:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    assert len(list(out.glob("done/*.json"))) < 40
+    subprocess.run(command, check=True, capture_output=True)
+    check(out, {name: text for name, text in told.items() if "tar" in name})
 
 
 @pytest.mark.slow

@@ -227,6 +227,23 @@ def test_datasets_of_the_hub(hub: type[_Datasets], capsys: pytest.CaptureFixture
     assert "Traceback" not in told
 
 
+def test_an_archive_of_the_hub(hub: type[_Datasets], tmp_path: Path) -> None:
+    """rechka batch: a part is a range of rows of one parquet file."""
+    from rechka.scale import Archive, BatchOptions
+    from rechka.scale.items import of_source
+    from rechka.scale.work import Worker
+    from rechka.testing.toy import toy_asr
+
+    archive = Archive(str(tmp_path / "out"), BatchOptions(part_size=1))
+    archive.write_plan(of_source("hf://own/name?split=train", 1))
+    assert archive.num_parts == 3
+    worker = Worker(archive.options, str(tmp_path / "out"), lambda _: toy_asr())
+    assert len(list(archive.run(lambda parts: map(worker.do, parts)))) == 3
+    told = [json.loads((tmp_path / "out" / "parts" / f"000000{n}.jsonl").read_text("utf-8")) for n in range(3)]
+    assert [row["transcript"]["text"] for row in told] == TEXTS
+    assert [row["input"].rpartition("/")[2] for row in told] == ["0.parquet:1", "0.parquet:2", "1.parquet:1"]
+
+
 def test_a_source_is_read_no_further_than_needed(tmp_path: Path) -> None:
     """A stream of recordings has no end: results come all the same."""
     from itertools import islice

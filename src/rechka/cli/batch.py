@@ -17,6 +17,7 @@ from rechka.errors import UsageError
 
 if TYPE_CHECKING:
     from rechka.scale.archive import Archive
+    from rechka.scale.items import Item
     from rechka.scale.work import Part
 
 
@@ -37,7 +38,8 @@ def batch(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Audio files, folders, patterns, URLs (s3://bucket/calls/*.wav), or @FILE with one of these a line.",
+            help="Audio files, folders, patterns, URLs (s3://bucket/*.wav), data (jsonl, csv, tsv, parquet, tar, "
+            "hf://owner/name, a Kaldi folder), or @FILE with one of these a line.",
             show_default=False,
         ),
     ],
@@ -83,7 +85,7 @@ def batch(
     )  # fmt: skip
     archive = Archive(out, options)
     if not archive.begun:
-        archive.write_plan(_recordings(arguments))
+        archive.write_plan(_items(arguments, part_size))
     done = len(archive.done())
     if done:
         common.say(f"rechka: {done} of {archive.num_parts} parts are done already")
@@ -129,26 +131,38 @@ def _run(archive: Archive, workers: int, engine: Callable[[list[Part]], Iterator
         print(file=sys.stderr)
 
 
-def _recordings(arguments: Sequence[str]) -> Iterator[str]:
-    """Absolute paths and URLs of recordings, each once, in order.
+def _items(arguments: Sequence[str], size: int) -> Iterator[Item]:
+    """Absolute paths and URLs of recordings, and ranges of at most ``size`` rows of datasets; each once, in order.
 
     Raises:
         UsageError: stdin, of which nothing could be read twice.
         AudioNotFound: a URL that cannot be listed.
+        DataError: a dataset of which nothing can be read.
     """
+    from rechka.data.sources import is_source
+    from rechka.scale.items import of_source
+
     seen: set[str] = set()
     for argument in _listed(arguments):
-        if "://" in argument:
-            names = _urls(argument)
-        else:
-            found = inputs.expand([argument])  # what is not there becomes a failure in the results
-            names = [os.path.abspath(item.path) for item in found if item.path is not None]
-            if len(names) < len(found):
-                raise UsageError("rechka batch cannot read stdin", remedy="name files, or use rechka transcribe -")
-        for name in names:
-            if name not in seen:
-                seen.add(name)
-                yield name
+        if not is_source(argument):
+            for name in _recordings(argument):
+                if name not in seen:
+                    seen.add(name)
+                    yield name
+        elif argument not in seen:
+            seen.add(argument)
+            yield from of_source(argument, size)
+
+
+def _recordings(argument: str) -> list[str]:
+    """Absolute paths and URLs of recordings; what is not there becomes a failure in the results."""
+    if "://" in argument:
+        return _urls(argument)
+    found = inputs.expand([argument])
+    names = [os.path.abspath(item.path) for item in found if item.path is not None]
+    if len(names) < len(found):
+        raise UsageError("rechka batch cannot read stdin", remedy="name files, or use rechka transcribe -")
+    return names
 
 
 def _listed(arguments: Sequence[str]) -> Iterator[str]:

@@ -114,14 +114,14 @@ def streamed(arguments: Iterable[str]) -> Iterator[Input]:
 
 
 def _rows(argument: str) -> Iterator[Input]:
-    from rechka.data.sources import recordings
+    from rechka.data.sources import label, recordings
 
     for number, row in enumerate(recordings(argument), 1):
         if isinstance(row, RechkaError):
             yield Input(f"{argument}:{number}", None, Path(f"record{number:06d}"), row)
             continue
         whole = isinstance(row.audio, str) and row.start_s is None
-        name = str(row.audio) if whole else row.name
+        name = label(row)
         place = name.partition("?")[0].replace(":", "/").rpartition("/")[2]
         base = Path(place) if whole else Path(f"{place}.flac" if not place.isdigit() else f"record{int(place):06d}")
         yield Input(name, None, base, None, row)

@@ -13,8 +13,9 @@ import json
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
@@ -60,19 +61,36 @@ class Shard(ABC):
     Args:
         place: file or folder.
         index: the shard's number among all.
+        texts: whether a record without a text is one that cannot be read; else its text is "".
     """
 
-    def __init__(self, place: str, index: int) -> None:
+    seeks = False
+    """Whether reading from the middle costs no reading of what stands before it, given a mark."""
+
+    def __init__(self, place: str, index: int, *, texts: bool = True) -> None:
         self.place = place
         self.index = index
+        self.texts = texts
 
-    def rows(self, start: int = 0) -> Iterator[Row | None]:
+    def rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
         """Rows from number ``start`` on; None in place of one that cannot be read, so that numbers stay.
+
+        Args:
+            start: number of the first.
+            mark: what ``marks`` gave for that row, or 0.
 
         Raises:
             DataError: the shard itself cannot be read.
         """
         return islice(self._rows(), start, None)
+
+    def marks(self) -> Iterator[int]:
+        """One number a row, so that rows can be counted without their audio, and read from each of them on.
+
+        Raises:
+            DataError: as ``rows``.
+        """
+        return (0 for _ in self._rows())
 
     @abstractmethod
     def _rows(self) -> Iterator[Row | None]: ...
@@ -80,6 +98,8 @@ class Shard(ABC):
     def _row(self, number: int, fields: Mapping[str, Any], base: str) -> Row | None:
         """A row from named fields, or None."""
         text, audio, speaker = _text(fields), _first(fields, AUDIO_NAMES), _first(fields, SPEAKER_NAMES)
+        if text is None and not self.texts:
+            text = ""
         if not isinstance(text, str) or not isinstance(audio, str) or not audio:
             return None
         start, duration = _seconds(fields.get("offset")), _seconds(fields.get("duration"))
@@ -111,9 +131,24 @@ def _seconds(value: object) -> float | None:
 class JsonLines(Shard):
     """One JSON object a line."""
 
-    def _rows(self) -> Iterator[Row | None]:
+    seeks = True
+
+    def rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
+        """See ``Shard.rows``."""
+        return self._rows(start, mark) if mark else islice(self._rows(), start, None)
+
+    def marks(self) -> Iterator[int]:
+        """See ``Shard.marks``: where the line begins, or blank lines before it."""
         with places.open_binary(self.place) as file:
-            for number, line in enumerate(_lines(file, self.place)):
+            mark = 0
+            for _ in _lines(file, self.place):
+                yield mark
+                mark = file.tell()
+
+    def _rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
+        with places.open_binary(self.place) as file:
+            file.seek(mark)
+            for number, line in enumerate(_lines(file, self.place), start):
                 try:
                     fields = json.loads(line)
                 except ValueError:
@@ -140,12 +175,17 @@ class Table(Shard):
 
 
 class Kaldi(Shard):
-    """A Kaldi data folder: ``wav.scp``, ``text``, and if there ``segments`` and ``utt2spk``. Commands are not run."""
+    """A Kaldi data folder: ``wav.scp``, ``text``, and if there ``segments`` and ``utt2spk``. Commands are not run.
+
+    Where no texts are needed, a folder without ``text`` has a row for every segment, or recording.
+    """
 
     def _rows(self) -> Iterator[Row | None]:
         folder = Path(self.place)
         recordings, speakers = self._map(folder / "wav.scp"), self._map(folder / "utt2spk", needed=False)
-        texts, segments = self._map(folder / "text"), self._map(folder / "segments", needed=False)
+        texts, segments = self._map(folder / "text", needed=self.texts), self._map(folder / "segments", needed=False)
+        if not texts:
+            texts = dict.fromkeys(segments or recordings, "")
         for number, (utterance, text) in enumerate(texts.items()):
             recording, start, duration = utterance, None, None
             if segments:
@@ -175,8 +215,16 @@ class Kaldi(Shard):
 class Parquet(Shard):
     """A parquet file; only the columns that are needed are read. Audio is a path, or the Hub's struct of bytes."""
 
-    def rows(self, start: int = 0) -> Iterator[Row | None]:
-        """See ``Shard.rows``; row groups before ``start`` are skipped unread."""
+    seeks = True
+
+    def marks(self) -> Iterator[int]:
+        """See ``Shard.marks``; the rows are counted in the file's metadata."""
+        with self._table() as table:
+            rows = table.metadata.num_rows
+        return repeat(0, rows)
+
+    @contextmanager
+    def _table(self) -> Iterator[Any]:
         try:
             import pyarrow as arrow
             import pyarrow.parquet as parquet
@@ -184,22 +232,26 @@ class Parquet(Shard):
             raise MissingExtra(f"{self.place} needs pyarrow", remedy='pip install "rechka[data]"') from error
         with places.open_binary(self.place) as file:
             try:
-                table = parquet.ParquetFile(file)
-                wanted = {*TEXT_NAMES, *AUDIO_NAMES, *SPEAKER_NAMES, "offset", "duration", "domain"}
-                columns = [name for name in table.schema_arrow.names if name in wanted]
-                number = 0
-                for group in range(table.num_row_groups):
-                    size = table.metadata.row_group(group).num_rows
-                    if number + size <= start:
-                        number += size
-                        continue
-                    for batch in table.iter_batches(32, row_groups=[group], columns=columns):
-                        for fields in batch.to_pylist():
-                            if number >= start:
-                                yield self._parsed(number, fields)
-                            number += 1
+                yield parquet.ParquetFile(file)
             except (arrow.ArrowException, OSError) as error:
                 raise DataError(f"{self.place} is no readable parquet file: {error}") from error
+
+    def rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
+        """See ``Shard.rows``; row groups before ``start`` are skipped unread."""
+        with self._table() as table:
+            wanted = {*TEXT_NAMES, *AUDIO_NAMES, *SPEAKER_NAMES, "offset", "duration", "domain"}
+            columns = [name for name in table.schema_arrow.names if name in wanted]
+            number = 0
+            for group in range(table.num_row_groups):
+                size = table.metadata.row_group(group).num_rows
+                if number + size <= start:
+                    number += size
+                    continue
+                for batch in table.iter_batches(32, row_groups=[group], columns=columns):
+                    for fields in batch.to_pylist():
+                        if number >= start:
+                            yield self._parsed(number, fields)
+                        number += 1
 
     def _rows(self) -> Iterator[Row | None]:
         return self.rows()
@@ -218,30 +270,57 @@ class Parquet(Shard):
 class Tar(Shard):
     """A WebDataset archive: members that share a name up to its first dot are one row. Nothing is unpacked to disk."""
 
-    def _rows(self) -> Iterator[Row | None]:
-        number, key, parts = 0, "", dict[str, bytes]()
+    @property
+    def seeks(self) -> bool:  # type: ignore[override]
+        """See ``Shard.seeks``: unless it is compressed."""
+        return self.place.lower().endswith(".tar")
+
+    def rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
+        """See ``Shard.rows``."""
+        return self._rows(start, mark) if mark else islice(self._rows(), start, None)
+
+    def marks(self) -> Iterator[int]:
+        """See ``Shard.marks``: where the header of the row's first member begins; the audio is passed over."""
+        last = None
+        for key, _, mark, _ in self._members(0, audio=False):
+            if key != last:
+                yield mark if self.seeks else 0
+            last = key
+
+    def _members(self, mark: int, *, audio: bool = True) -> Iterator[tuple[str, str, int, bytes | None]]:
+        """Regular files from a mark on: row, suffix in lower case, own mark, content if wanted and not too large."""
+        mode: Any = "r|" if mark else "r:" if self.seeks and not audio else "r|*"
         with places.open_binary(self.place) as file:
             try:
-                with tarfile.open(fileobj=file, mode="r|*") as archive:
+                file.seek(mark)
+                with tarfile.open(fileobj=file, mode=mode) as archive:
                     for member in archive:
+                        archive.members = []  # type: ignore[attr-defined]  # it would remember all of them
                         if not member.isreg():
                             continue
                         path = PurePosixPath(member.name)
                         stem, _, suffix = path.name.partition(".")
-                        full = str(path.parent / stem)
-                        if full != key and parts:
-                            yield self._joined(number, key, parts)
-                            number, parts = number + 1, {}
-                        key = full
-                        if member.size > MAX_MEMBER_BYTES:
-                            parts[""] = b""  # the row stays, without audio: it is counted as bad
-                            continue
-                        content = archive.extractfile(member)
-                        parts["." + suffix.lower()] = content.read() if content else b""
+                        content = None
+                        if audio and member.size <= MAX_MEMBER_BYTES:
+                            opened = archive.extractfile(member)
+                            content = opened.read() if opened else b""
+                        yield str(path.parent / stem), "." + suffix.lower(), member.offset, content
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
                 raise DataError(f"{self.place} is no readable tar archive: {error}") from error
+
+    def _rows(self, start: int = 0, mark: int = 0) -> Iterator[Row | None]:
+        number, last, parts = start, "", dict[str, bytes]()
+        for key, suffix, _, content in self._members(mark):
+            if key != last and parts:
+                yield self._joined(number, last, parts)
+                number, parts = number + 1, {}
+            last = key
+            if content is None:
+                parts[""] = b""  # the row stays, without audio: it is counted as bad
+            else:
+                parts[suffix] = content
         if parts:
-            yield self._joined(number, key, parts)
+            yield self._joined(number, last, parts)
 
     def _joined(self, number: int, key: str, parts: dict[str, bytes]) -> Row | None:
         audio = next((parts[suffix] for suffix in AUDIO_SUFFIXES if suffix in parts), None)
@@ -254,6 +333,8 @@ class Tar(Shard):
                 text = parts[".txt"].decode("utf-8").strip()
         except ValueError:
             return None
+        if text is None and not self.texts:
+            text = ""
         if audio is None or not isinstance(text, str):
             return None
         speaker = str(_first(fields, SPEAKER_NAMES) or "") if isinstance(fields, dict) else ""
@@ -288,8 +369,12 @@ SUFFIXES = tuple(_BY_SUFFIX)
 """Endings of names that are recognised."""
 
 
-def find_shards(sources: str | Path | Iterable[str | Path]) -> list[Shard]:
+def find_shards(sources: str | Path | Iterable[str | Path], *, texts: bool = True) -> list[Shard]:
     """The shards that sources name, in order.
+
+    Args:
+        sources: one or more.
+        texts: see ``Shard``.
 
     Raises:
         DataError: a source of no known format, or a pattern that matches nothing.
@@ -302,7 +387,7 @@ def find_shards(sources: str | Path | Iterable[str | Path]) -> list[Shard]:
             found += _kinds(name)
     if not found:
         raise DataError("no source of data was named", remedy="give manifests, tables, archives or folders")
-    return [kind(name, index) for index, (kind, name) in enumerate(found)]
+    return [kind(name, index, texts=texts) for index, (kind, name) in enumerate(found)]
 
 
 def _kinds(place: str) -> list[tuple[type[Shard], str]]:

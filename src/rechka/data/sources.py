@@ -20,12 +20,12 @@ def is_source(place: str) -> bool:
 
 
 def recordings(source: str) -> Iterator[Row | RechkaError]:
-    """The rows that a source names: of data, or one for every file of a URL, which may be a pattern.
+    """The rows that a source names: of data, with texts or without, or one for every file of a URL or its pattern.
 
     Rows that cannot be read, and a source that breaks off, are errors in their place.
     """
     try:
-        shards = find_shards(source) if is_source(source) else []
+        shards = find_shards(source, texts=False) if is_source(source) else []
         files = [] if shards else places.expand(source)
     except DataError as error:
         yield error
@@ -36,6 +36,16 @@ def recordings(source: str) -> Iterator[Row | RechkaError]:
         number = 0
         try:
             for number, row in enumerate(shard.rows(), 1):
-                yield DataError(f"{shard.place}:{number}: no text, or no recording") if row is None else row
+                yield unreadable(shard.place, number) if row is None else row
         except DataError as error:
             yield DataError(f"{error.message}; broken off after record {number}", remedy=error.remedy)
+
+
+def unreadable(place: str, number: int) -> DataError:
+    """What is said of record ``number``, from 1, of a shard that names no recording."""
+    return DataError(f"{place}:{number}: the record names no recording", remedy="see docs/data.md for what it may hold")
+
+
+def label(row: Row) -> str:
+    """What a recording is called where its result is given: its file's path, or its place in the source."""
+    return str(row.audio) if isinstance(row.audio, str) and row.start_s is None else row.name

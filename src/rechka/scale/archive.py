@@ -17,6 +17,7 @@ from typing import Any
 from rechka import __version__
 from rechka.errors import OutputError, UsageError, WorkerLost
 from rechka.scale import local
+from rechka.scale.items import Item, from_json, num_recordings, to_json
 from rechka.scale.options import BatchOptions
 from rechka.scale.store import Store
 from rechka.scale.work import Part
@@ -90,22 +91,25 @@ class Archive:
         """Whether a plan is there."""
         return self.plan is not None
 
-    def write_plan(self, recordings: Iterable[str]) -> None:
+    def write_plan(self, items: Iterable[Item]) -> None:
         """Lay down which recordings are done, in which parts; from then on the plan counts, not what is in the inputs.
+
+        A part has as many recordings as the options say, or fewer where a range of rows would make it larger.
 
         Raises:
             UsageError: there are none.
         """
-        names, num_parts, num_recordings = iter(recordings), 0, 0
-        while block := [list(items) for items in islice(_slices(names, self.options.part_size), PLAN_PARTS)]:
-            self.store.write(f"plan/{num_parts // PLAN_PARTS:05d}.json", json.dumps(block, ensure_ascii=False).encode())
+        parts, num_parts, total = _parts(items, self.options.part_size), 0, 0
+        while block := list(islice(parts, PLAN_PARTS)):
+            data = json.dumps([[to_json(item) for item in part] for part in block], ensure_ascii=False)
+            self.store.write(f"plan/{num_parts // PLAN_PARTS:05d}.json", data.encode())
             num_parts += len(block)
-            num_recordings += sum(map(len, block))
+            total += sum(num_recordings(item) for part in block for item in part)
         if not num_parts:
             raise UsageError("no recordings were named", remedy="name files, folders or patterns that hold audio")
         self.num_parts = num_parts
         self.plan = {
-            "version": __version__, "parts": num_parts, "recordings": num_recordings,
+            "version": __version__, "parts": num_parts, "recordings": total,
             "digest": self.options.digest, "options": self.options.to_dict(),
         }  # fmt: skip
         # Last: without it there is no plan, and a plan that was cut off is written anew.
@@ -128,12 +132,15 @@ class Archive:
             numbers = range(first, min(first + PLAN_PARTS, self.num_parts))
             if done.issuperset(numbers):
                 continue
-            block = json.loads(self.store.read(f"plan/{first // PLAN_PARTS:05d}.json") or b"[]")
-            if len(block) != len(numbers):
-                raise OutputError(f"the plan in {self.store.place} is damaged", remedy="begin anew with another --out")
-            yield from (
-                Part(number, tuple(items)) for number, items in zip(numbers, block, strict=True) if number not in done
-            )
+            try:
+                block = json.loads(self.store.read(f"plan/{first // PLAN_PARTS:05d}.json") or b"[]")
+                parts = [
+                    Part(number, tuple(map(from_json, items))) for number, items in zip(numbers, block, strict=True)
+                ]
+            except (ValueError, KeyError, TypeError):
+                damaged = f"the plan in {self.store.place} is damaged"
+                raise OutputError(damaged, remedy="begin anew with another --out") from None
+            yield from (part for part in parts if part.number not in done)
 
     def run(
         self, engine: Callable[[list[Part]], Iterator[dict[str, Any]]] | None = None, *, workers: int = 1
@@ -178,6 +185,15 @@ class Archive:
         return report
 
 
-def _slices(items: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
-    while part := tuple(islice(items, size)):
+def _parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    part: list[Item] = []
+    room = size
+    for item in items:
+        needed = num_recordings(item)
+        if part and needed > room:
+            yield part
+            part, room = [], size
+        part.append(item)
+        room -= needed
+    if part:
         yield part

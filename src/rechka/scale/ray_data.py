@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rechka.errors import MissingExtra, UsageError
+from rechka.scale.items import from_json, to_json
 from rechka.scale.local import Load
 from rechka.scale.options import BatchOptions
 from rechka.scale.work import Part, Worker
@@ -48,7 +50,7 @@ def run(
     have = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
     # One core is left to reading the list and to telling what is done.
     most = workers or max(1, have if gpu else (have - 1) // options.threads)
-    rows = [{"number": part.number, "items": list(part.items)} for part in parts]
+    rows = [{"number": part.number, "items": json.dumps(list(map(to_json, part.items)))} for part in parts]
     try:
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Actor,
@@ -75,5 +77,5 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         numbers, items = batch["number"], batch["items"]
-        parts = [Part(int(n), tuple(map(str, names))) for n, names in zip(numbers, items, strict=True)]
+        parts = [Part(int(n), tuple(map(from_json, json.loads(i)))) for n, i in zip(numbers, items, strict=True)]
         return {"said": [self.worker.do(part) for part in parts]}

@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rechka.errors import AudioNotFound, MissingExtra, RechkaError
+from rechka.data.listen import ahead
+from rechka.errors import MissingExtra, RechkaError
+from rechka.scale.items import Entry, Item, Reader
 from rechka.scale.options import BatchOptions
 from rechka.scale.store import Store
 from rechka.types import Transcript
 
-MAX_REMOTE_BYTES = 1 << 30
-"""Of one recording behind a URL, which is held in memory."""
 SIDE_BY_SIDE = 16
 """Recordings of a part that share the model's batches."""
+AHEAD = 4
+"""Recordings that are read before they are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,11 @@ class Part:
 
     Attributes:
         number: in the archive, from 0.
-        items: paths or URLs of recordings.
+        items: recordings.
     """
 
     number: int
-    items: tuple[str, ...]
+    items: tuple[Item, ...]
 
     @property
     def marker(self) -> str:
@@ -55,6 +58,7 @@ class Worker:
         self.options = options
         self.store = Store(place)
         self.asr = (load or _load)(options)
+        self.reader = Reader()
 
     def do(
         self, part: Part, *, crashed: Mapping[str, str] | None = None, at: Callable[[str], None] | None = None
@@ -63,14 +67,15 @@ class Worker:
 
         Args:
             part: to do. If its marker is there already, nothing is done.
-            crashed: recordings that ended a worker, with what is said of them; they are not tried again.
-            at: told which recording comes next, one by one, so that whoever watches knows which one ended the worker.
+            crashed: keys of recordings that ended a worker, with what is said of them; they are not tried again.
+            at: told the key of the recording that comes next, one by one, so that whoever watches knows which one ended
+                the worker.
         """
         before = self.store.read(part.marker)
         if before is not None:
             return json.loads(before)
         began, rows, failures, audio_s = time.monotonic(), [], [], 0.0
-        for name, result in self._results(part.items, crashed or {}, at):
+        for name, result in self._results(part, crashed or {}, at):
             if isinstance(result, Transcript):
                 audio_s += result.duration
                 rows.append({"input": name, "transcript": result.to_dict(), "error": None})
@@ -86,53 +91,58 @@ class Worker:
         return said
 
     def _results(
-        self, items: Sequence[str], crashed: Mapping[str, str], at: Callable[[str], None] | None
+        self, part: Part, crashed: Mapping[str, str], at: Callable[[str], None] | None
     ) -> Iterator[tuple[str, Transcript | dict[str, str]]]:
         from rechka.recognizers.finish import finish
 
-        tried = [item for item in items if item not in crashed]
-        batches = [tried] if at is None else [[item] for item in tried]
-        found: dict[str, Transcript | dict[str, str]] = {
-            item: {"code": "internal", "message": why, "remedy": "look at this recording by itself"}
-            for item, why in crashed.items()
-        }
-        for names in batches:
-            if at is not None:
-                at(names[0])
-            sources = (_source(name) for name in names)
-            heard = self.asr.transcribe_many(
-                sources, channels=self.options.channels, hotwords=self.options.hotwords or None, batch=SIDE_BY_SIDE
-            )
-            for name, result in zip(names, heard, strict=True):
-                if isinstance(result, RechkaError):
-                    found[name] = result.to_dict()
-                else:
-                    found[name] = finish(result, digits=self.options.digits, punctuate=self.options.punctuate)
-        yield from ((item, found[item]) for item in items)
+        entries = self.reader.entries(part.items)
+        for name, result in self._together(entries) if at is None else self._singly(entries, crashed, at):
+            if isinstance(result, RechkaError):
+                yield name, result.to_dict()
+            elif isinstance(result, Transcript):
+                yield name, finish(result, digits=self.options.digits, punctuate=self.options.punctuate)
+            else:
+                yield name, result
+
+    def _together(self, entries: Iterator[Entry]) -> Iterator[tuple[str, Transcript | RechkaError]]:
+        """Several recordings at a time, the next ones read meanwhile."""
+        waiting: deque[str] = deque()
+
+        def sources() -> Iterator[Any]:
+            for entry, source in ahead(entries, Entry.open, window=AHEAD):
+                if isinstance(source, MissingExtra):
+                    raise source  # the same for all
+                waiting.append(entry.name)
+                yield source
+
+        for result in self._heard(sources()):
+            yield waiting.popleft(), result
+
+    def _singly(
+        self, entries: Iterator[Entry], crashed: Mapping[str, str], at: Callable[[str], None]
+    ) -> Iterator[tuple[str, Transcript | RechkaError | dict[str, str]]]:
+        """One recording after the other, telling which; those that ended a worker are left out."""
+        for entry in entries:
+            if entry.key in crashed:
+                why, remedy = crashed[entry.key], "look at this recording by itself"
+                yield entry.name, {"code": "internal", "message": why, "remedy": remedy}
+                continue
+            at(entry.key)
+            for result in self._heard(iter([entry.open()])):
+                yield entry.name, result
+
+    def _heard(self, sources: Iterator[Any]) -> Iterator[Transcript | RechkaError]:
+        options = self.options
+        heard: Iterator[Transcript | RechkaError] = self.asr.transcribe_many(
+            sources, channels=options.channels, hotwords=options.hotwords or None, batch=SIDE_BY_SIDE
+        )
+        return heard
 
 
 def _load(options: BatchOptions) -> Any:
     import rechka
 
     return rechka.load(options.model, refine=options.refine, device=options.device, threads=options.threads)
-
-
-def _source(name: str) -> Any:
-    """A path, the bytes behind a URL, or why there are none."""
-    if "://" not in name:
-        return name
-    try:
-        import fsspec
-
-        with fsspec.open(name, "rb") as file:
-            data = file.read(MAX_REMOTE_BYTES + 1)
-    except ModuleNotFoundError:
-        raise MissingExtra(f"{name} needs fsspec", remedy='pip install "rechka[data]"') from None
-    except Exception as error:  # noqa: BLE001 - file systems raise what their libraries raise; it is this recording's failure
-        return AudioNotFound(f"cannot read {name}: {error}", remedy="check the address and the rights")
-    if len(data) > MAX_REMOTE_BYTES:
-        return AudioNotFound(f"{name} is larger than {MAX_REMOTE_BYTES} bytes", remedy="cut it, or copy it here")
-    return data
 
 
 def encode(rows: Iterable[Mapping[str, Any]], format_: str) -> bytes:
