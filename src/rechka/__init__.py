@@ -16,12 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rechka import evaluate
+    from rechka import evaluate, export
     from rechka.audio import microphone, open_source
     from rechka.errors import RechkaError
     from rechka.hub.load import load
     from rechka.options import DecoderOptions, SegmenterOptions
     from rechka.recognizers import Asr, Stream, assemble
+    from rechka.server.start import serve
+    from rechka.train.adapt import finetune
     from rechka.types import (
         AudioChunk,
         Event,
@@ -55,9 +57,12 @@ __all__ = [
     "Word",
     "assemble",
     "evaluate",
+    "export",
+    "finetune",
     "load",
     "microphone",
     "open_source",
+    "serve",
 ]
 
 _HOMES = {
@@ -70,12 +75,16 @@ _HOMES = {
     "DecoderOptions": "rechka.options",
     "SegmenterOptions": "rechka.options",
     "RechkaError": "rechka.errors",
+    "finetune": "rechka.train.adapt",
+    "serve": "rechka.server.start",
 }
+_CALLED = ("evaluate", "export")
+"""Packages that can be called."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate":
-        return import_module("rechka.evaluate")  # a package that can be called
+    if name in _CALLED:
+        return import_module(f"rechka.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'rechka' has no attribute {name!r}")
     value = getattr(import_module(_HOMES.get(name, "rechka.types")), name)

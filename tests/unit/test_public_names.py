@@ -27,9 +27,12 @@ NAMES = [
     "Word",
     "assemble",
     "evaluate",
+    "export",
+    "finetune",
     "load",
     "microphone",
     "open_source",
+    "serve",
 ]
 
 

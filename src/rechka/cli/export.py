@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from rechka.cli import common
-from rechka.errors import MissingExtra
 
 
 class Target(str, Enum):
@@ -52,20 +51,10 @@ def export(
 
     Prints the names of the models in it.
     """
-    from rechka.hub.load import not_on_disk
-    from rechka.hub.registry import find
+    from rechka.export import export as write
 
-    try:
-        from rechka.export.triton import TritonOptions, write_repository
-    except ModuleNotFoundError:
-        raise MissingExtra("rechka export needs onnx", remedy='pip install "rechka[export]"') from None
-    entry = find(model)
-    if entry.missing():
-        raise not_on_disk(entry)
-    chosen = TritonOptions(
-        "tensorrt" if to is Target.TENSORRT else engine.value, sequences, max_batch, instances, device.value
-    )
-    for name in write_repository(entry.card, entry.on_disk(), out, chosen):
+    options = {"sequences": sequences, "max_batch": max_batch, "instances": instances, "device": device.value}
+    for name in write(model, to=to.value, out=out, engine=engine.value, **options):
         print(name)
     if to is Target.TENSORRT:
         common.say(f"rechka: on the GPU that will serve it run {out}/*/build_engine.sh")

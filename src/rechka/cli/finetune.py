@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rechka.cli.common import say
-from rechka.errors import MissingExtra, UsageError
-from rechka.hub import toml
+from rechka.errors import UsageError
 
 if TYPE_CHECKING:
-    from rechka.hub.card import Card
-    from rechka.train.finetune import FinetuneConfig, Progress
-    from rechka.train.whisper import WhisperConfig
+    from rechka.train.finetune import Progress
 
 LINE_EVERY_S = 60.0
 
@@ -87,88 +82,20 @@ def finetune(
     after, and finetune.toml, which makes the same run again. Stop it whenever you like: the same command goes on.
     Needs pip install "rechka[train]", for Whisper "rechka[whisper-train]".
     """
-    for module in ("torch", "scipy", "safetensors", "onnx"):
-        if find_spec(module) is None:
-            raise MissingExtra(f"fine-tuning needs {module}", remedy='pip install "rechka[train]"')
+    from rechka.train.adapt import finetune as run
+
     if out is None:
         raise UsageError("--out is missing", remedy="name the folder of the new model: --out FOLDER")
-    run, kind = _family(model, config)
-    if kind is None and (lora is not None or language is not None):
-        raise UsageError("--lora and --language are for Whisper", remedy="leave them out, or name a Whisper checkpoint")
-    given: dict[str, dict[str, Any]] = {
-        "": {"model": model, "name": name, "tokenizer": tokenizer and str(tokenizer), "device": device, "seed": seed,
-             "int8": int8 or None},
-        "data": {"train": train, "replay": replay},
-        "optim": {"epochs": epochs, "steps": steps, "rate": rate, "batch_seconds": batch_seconds,
-                  "freeze_layers": freeze_layers, "patience": 0 if config is None and not dev else patience},
-        "wave": {"telephone": telephone, "noise_files": noise},
-        **({"whisper": {"lora": lora, "language": language}} if kind else {}),
-    }  # fmt: skip
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
     with _Line() as line:
-        card = run(settings(config, given, dev, kind), out, tell=line.say, tick=line.tick)
+        card = run(
+            model, out=out, train=train or (), dev=dev or (), replay=replay or (), config=config, threads=threads,
+            tell=line.say, tick=line.tick, epochs=epochs, steps=steps, rate=rate, batch_seconds=batch_seconds,
+            patience=patience, freeze_layers=freeze_layers, telephone=telephone, noise=noise, name=name,
+            tokenizer=tokenizer, int8=int8 or None, device=device, seed=seed, lora=lora, language=language,
+        )  # fmt: skip
     place = out if out.is_absolute() or len(out.parts) > 1 else f"./{out}"  # a bare word would be a model's name
     say(f"{card.name}: done; use it with: --model {place}")
     typer.echo(str(out))
-
-
-def _family(model: str | None, config: Path | None) -> tuple[Callable[..., Card], type[WhisperConfig] | None]:
-    """What trains the model that is named, here or in the file, and the configuration of its own that it has."""
-    from rechka.train.finetune import finetune as run
-    from rechka.train.whisper import WhisperConfig, find_checkpoint, finetune_whisper
-
-    named = model
-    if named is None and config is not None:
-        try:
-            named = str(toml.loads(config.read_text("utf-8")).get("model", ""))
-        except (OSError, ValueError):
-            return run, None  # what is wrong with it is told when it is read
-        here = config.absolute().parent / named
-        named = str(here) if named and here.exists() else named
-    return (finetune_whisper, WhisperConfig) if named and find_checkpoint(named) else (run, None)
-
-
-def settings(
-    config: Path | None,
-    given: dict[str, dict[str, Any]],
-    dev: list[str] | None,
-    kind: type[FinetuneConfig] | None = None,
-) -> FinetuneConfig:
-    """The configuration of a file, with what was given on the command line in its place; of a family's own kind."""
-    from rechka.train.finetune import FinetuneConfig
-
-    kind = kind or FinetuneConfig
-    chosen = {
-        section: {key: value for key, value in values.items() if value is not None} for section, values in given.items()
-    }
-    sets = [{"name": title, "sources": [source]} for title, source in zip(_titles(dev or []), dev or [], strict=True)]
-    if config is None:
-        if missing := [name for name in ("model", "train") if not given["" if name == "model" else "data"][name]]:
-            raise UsageError(
-                f"{' and '.join('MODEL' if name == 'model' else '--train' for name in missing)} missing",
-                remedy="rechka finetune MODEL --train A.jsonl --dev B.jsonl --out FOLDER, or give --config",
-            )
-        plain = chosen.pop("")
-        return kind.from_dict({**plain, **chosen, "dev": sets}, where="the options")
-    base = kind.load(config)
-    merged = base.to_dict()
-    for section, values in chosen.items():
-        (merged[section] if section else merged).update(values)
-    if dev:
-        merged["dev"] = sets
-    return kind.from_dict(merged, where=f"{config} with the options")
-
-
-def _titles(sources: list[str]) -> list[str]:
-    """A short name of its own for every source."""
-    titles: list[str] = []
-    for source in sources:
-        stem = source.partition("?")[0].rstrip("/").rpartition("/")[2].partition(".")[0] or "dev"
-        titles.append(stem if stem not in titles else f"{stem}-{len(titles) + 1}")
-    return titles
 
 
 class _Line:

@@ -60,10 +60,12 @@ class Server(uvicorn.Server):
 
     Args:
         service: to serve.
+        ready: called once, when all ports are open.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, ready: Callable[[], None] | None = None) -> None:
         self.service = service
+        self._ready = ready
         s = service.settings
         config = uvicorn.Config(
             build_app(service),
@@ -105,6 +107,8 @@ class Server(uvicorn.Server):
 
             self._others.append(await audiosocket.start(self.service))
         self.listening = True
+        if self._ready is not None:
+            self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The end, after the drain."""
@@ -174,15 +178,14 @@ def serve(settings: Settings, models: Mapping[str, Asr], *, started: Callable[[i
     Args:
         settings: checked.
         models: by name, the first is the default.
-        started: told the port before the first client is let in.
+        started: told the first port when clients can connect.
     """
     sys.setswitchinterval(SWITCH_S)
     listeners = bind(settings)
-    if started is not None:
-        started(listeners[0].getsockname()[1])
+    port = listeners[0].getsockname()[1]
 
     async def main() -> None:
-        server = Server(make_service(settings, models))
+        server = Server(make_service(settings, models), ready=(lambda: started(port)) if started else None)
         await server.serve(listeners)
 
     try:
