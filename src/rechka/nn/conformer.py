@@ -66,7 +66,7 @@ class ConformerConfig:
 
 def rotary(positions: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines (T, dim) of the rotary embedding with base 10000 (Su et al. 2021), half-split layout."""
-    inverse = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    inverse = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32, device=positions.device) / dim)
     angle = positions.float()[:, None] * inverse[None, :]
     angle = torch.cat([angle, angle], dim=-1)
     return angle.cos(), angle.sin()
@@ -78,12 +78,35 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
 
 
-def chunk_mask(frames: int, chunk: int, left: int) -> Tensor:
+def chunk_mask(frames: int, chunk: int, left: int, device: torch.device | None = None) -> Tensor:
     """(T, T) True where a query frame may look: its own chunk and ``left`` frames before the chunk."""
-    index = torch.arange(frames)
+    index = torch.arange(frames, device=device)
     first = index // chunk * chunk
     key = index[None, :]
     return (key < (first + chunk)[:, None]) & (key >= (first - left)[:, None])
+
+
+class Thinning(nn.Module):
+    """What a residual branch goes through in training: dropout of its numbers, and of the whole branch.
+
+    Attributes:
+        dropout: chance of each number to be set to zero.
+        depth: chance that a recording skips the branch (stochastic depth, Huang et al. 2016).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = 0.0
+        self.depth = 0.0
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D) of the same mean; as it came outside training."""
+        if self.training and self.dropout:
+            branch = functional.dropout(branch, self.dropout)
+        if self.training and self.depth:
+            stays = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= self.depth
+            branch = branch * (stays / (1.0 - self.depth)).to(branch.dtype)
+        return branch
 
 
 class FeedForward(nn.Module):
@@ -169,17 +192,18 @@ class Block(nn.Module):
         self.convolution = Convolution(config.dim, config.kernel)
         self.second = FeedForward(config.dim, config.expansion)
         self.norm = nn.LayerNorm(config.dim)
+        self.thin = Thinning()
 
     def forward(
         self, x: Tensor, mask: Tensor, table: tuple[Tensor, Tensor], keys: Tensor | None, history: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One block; returns frames, keys-and-values of all positions, and the convolution's history."""
-        x = x + 0.5 * self.first(x)
+        x = x + self.thin(0.5 * self.first(x))
         attended, keys = self.attention(x, mask, table, keys)
-        x = x + attended
+        x = x + self.thin(attended)
         convolved, history = self.convolution(x, history)
-        x = x + convolved
-        return self.norm(x + 0.5 * self.second(x)), keys, history
+        x = x + self.thin(convolved)
+        return self.norm(x + self.thin(0.5 * self.second(x))), keys, history
 
 
 class Subsampling(nn.Module):
@@ -289,22 +313,33 @@ class StreamingConformer(nn.Module):
         inner = inner.reshape(inner.shape[0], -1, self.config.vocabulary)
         return self.head(x).log_softmax(-1), inner.log_softmax(-1), [one, two], new_keys, new_histories
 
-    def forward(self, features: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    def thin(self, dropout: float, depth: float) -> None:
+        """Regularise training: dropout of all residual branches, stochastic depth rising linearly to the last block."""
+        for index, block in enumerate(self.blocks, 1):
+            block.thin.dropout, block.thin.depth = dropout, depth * index / len(self.blocks)
+
+    def forward(self, features: Tensor, chunk: int | None = None, left: int | None = None) -> tuple[Tensor, Tensor]:
         """A whole batch at once, for training.
 
         Args:
             features: (B, T, bands), T a multiple of four times the chunk; padded at the end.
             chunk: 40 ms frames per chunk if other than the configuration's (even).
+            left: 40 ms frames of the past if other than the configuration's (even).
         Returns:
             (B, T / 4, V) log-probabilities, and the same from the middle block.
         """
         config, batch = self.config, features.shape[0]
         chunk = config.chunk if chunk is None else chunk
+        left = config.left if left is None else left
+        device = features.device
         frames = features.shape[1] // SUBSAMPLING
         slow = frames // REDUCTION
-        masks = [chunk_mask(frames, chunk, config.left), chunk_mask(slow, chunk // REDUCTION, config.left // REDUCTION)]
+        masks = [
+            chunk_mask(frames, chunk, left, device),
+            chunk_mask(slow, chunk // REDUCTION, left // REDUCTION, device),
+        ]
         head = config.dim // config.heads
-        tables = [rotary(torch.arange(frames), head), rotary(torch.arange(slow), head)]
+        tables = [rotary(torch.arange(count, device=device), head) for count in (frames, slow)]
         zeros = [features.new_zeros(batch, *shape) for shape in self.layout.shapes[1:3]]
         none: list[Tensor | None] = [None] * len(self.blocks)
         histories = [features.new_zeros(batch, config.kernel - 1, config.dim)] * len(self.blocks)

@@ -28,6 +28,8 @@ class AugmentOptions:
         noise, babble, reverb, line: probability of each effect.
         smooth: probability of losing the two finest cepstra, as recordings that were stored as cepstra have.
         time_masks, band_masks: SpecAugment (Park et al. 2019): number of masks.
+        mask_every: one more time mask for each so many seconds; 0: none.
+        mask_frames, mask_bands: masks are shorter than this (frames of 10 ms) and narrower than this.
     """
 
     clean: float = 0.25
@@ -40,6 +42,9 @@ class AugmentOptions:
     smooth: float = 0.3
     time_masks: int = 2
     band_masks: int = 2
+    mask_every: float = 0.0
+    mask_frames: int = 25
+    mask_bands: int = 4
 
 
 def _projection() -> F32:
@@ -153,13 +158,14 @@ def finish(batch: F32) -> F32:
 
 
 def masks(features: F32, frames: NDArray[np.int64], rng: np.random.Generator, options: AugmentOptions) -> None:
-    """SpecAugment in place on (B, T, 15): spans of time (at most a quarter second) and of bands set to zero."""
+    """SpecAugment in place on (B, T, 15): spans of time and of bands set to zero."""
     for row, count in zip(features, frames, strict=True):
-        for _ in range(options.time_masks):
-            width = int(rng.integers(0, 25))
+        more = int(count / (100 * options.mask_every)) if options.mask_every else 0
+        for _ in range(options.time_masks + more):
+            width = int(rng.integers(0, options.mask_frames))
             start = int(rng.integers(0, max(1, count - width)))
             row[start : start + width] = 0.0
         for _ in range(options.band_masks):
-            width = int(rng.integers(0, 4))
+            width = int(rng.integers(0, options.mask_bands))
             start = int(rng.integers(0, bands.BANDS - width))
             row[:, start : start + width] = 0.0

@@ -47,20 +47,45 @@ class Optimisation:
 
 
 @dataclass(frozen=True, slots=True)
+class Regularisation:
+    """Means against learning recordings by heart; none of them changes the exported model.
+
+    Attributes:
+        dropout: of every residual branch.
+        depth: stochastic depth, the last block's chance to be skipped by a recording.
+        left: shortest left context in 40 ms frames (even) that a step may draw; 0: always the model's.
+        chunks: chunks in 40 ms frames (even) that a step may draw; none: always the model's.
+    """
+
+    dropout: float = 0.0
+    depth: float = 0.0
+    left: int = 0
+    chunks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything that decides a run."""
+    """Everything that decides a run.
+
+    ``init`` starts from the weights of a checkpoint; they grow where ``model`` has a wider feed-forward. On a GPU
+    (``device = "cuda"``) there is one worker, arithmetic is bfloat16, and ``loaders`` processes make the batches;
+    such a run can be resumed but not repeated to the last bit.
+    """
 
     data: tuple[DataSet, ...]
     dev: tuple[DataSet, ...]
     model: dict[str, Any] = field(default_factory=dict)
     optim: Optimisation = field(default_factory=Optimisation)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    regular: Regularisation = field(default_factory=Regularisation)
     seed: int = 1
     workers: int = 2
     eval_every: int = 500
     save_every: int = 250
     dev_items: int = 80
     init: str = ""
+    device: str = "cpu"
+    loaders: int = 0
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -80,6 +105,8 @@ class TrainConfig:
                 )
             raw["optim"] = Optimisation(**raw.get("optim", {}))
             raw["augment"] = AugmentOptions(**raw.get("augment", {}))
+            regular = raw.get("regular", {})
+            raw["regular"] = Regularisation(**{**regular, "chunks": tuple(regular.get("chunks", ()))})
             return cls(**raw)
         except (TypeError, KeyError) as error:
             known = ", ".join(item.name for item in fields(cls))

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,71 +29,23 @@ from rechka.evaluate.wer import score
 from rechka.features import bands
 from rechka.nn.conformer import SUBSAMPLING, ConformerConfig, StreamingConformer
 from rechka.train import augment
-from rechka.train.config import DataSet, Optimisation, TrainConfig
-from rechka.train.sampler import Batch, Position, Sampler, Source
+from rechka.train.batches import BLANK, LETTERS, TrainingBatch, ahead, batch_of, encode, sampler
+from rechka.train.config import DataSet, Optimisation, Regularisation, TrainConfig
+from rechka.train.grow import grow
+from rechka.train.sampler import Position
 from rechka.train.store import Store, build
 
-LETTERS = "абвгдежзийклмнопрстуфхцчшщъыьэюя "
-BLANK = len(LETTERS)
+__all__ = ["BLANK", "LETTERS", "encode", "evaluate", "greedy", "load_model", "load_weights", "train"]
+
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingBatch:
-    """Padded features (B, T, 15), their lengths in 40 ms frames, and the targets one after another."""
-
-    features: Tensor
-    frames: Tensor
-    targets: Tensor
-    target_lengths: Tensor
-    seconds: float
-
-
-def encode(text: str) -> list[int]:
-    """Letter ids of a training target."""
-    return [LETTERS.index(letter) for letter in text]
-
-
-def make_batch(
-    members: Batch, stores: dict[str, Store], rng: np.random.Generator, config: TrainConfig, chunk: int
-) -> TrainingBatch:
-    """Read, change and pad the members of a batch; now and then a stretch of silence joins them."""
-    options = config.augment
-    rows, texts, may_mask = [], [], []
-    clips = [stores[name].read(stores[name].items[index]) for name, index in members]
-    for position, (name, index) in enumerate(members):
-        other = clips[position - 1] if len(clips) > 1 else None
-        row, mask = augment.utterance(clips[position], rng, options, other)
-        rows.append(row)
-        texts.append(encode(stores[name].items[index].text))
-        may_mask.append(mask)
-    if rng.random() < config.optim.silence * 10:
-        rows.append(augment.silence(rng, max(len(row) for row in rows)))
-        texts.append([])
-        may_mask.append(False)
-    unit = SUBSAMPLING * chunk
-    length = -(-max(len(row) for row in rows) // unit) * unit
-    batch = np.full((len(rows), length, bands.BANDS), np.log(bands.FLOOR), np.float32)
-    for target, row in zip(batch, rows, strict=True):
-        target[: len(row)] = row
-    features = augment.finish(batch)
-    lengths = np.array([len(row) for row in rows])
-    chosen = np.array(may_mask)
-    part = features[chosen]
-    augment.masks(part, lengths[chosen], rng, options)
-    features[chosen] = part
-    return TrainingBatch(
-        torch.from_numpy(features),
-        torch.tensor([-(-count // SUBSAMPLING) for count in lengths]),
-        torch.tensor([letter for text in texts for letter in text], dtype=torch.long),
-        torch.tensor([len(text) for text in texts]),
-        float(lengths.sum() * bands.STEP / bands.SAMPLE_RATE),
-    )
-
-
-def loss_of(model: StreamingConformer, batch: TrainingBatch, optim: Optimisation) -> Tensor:
-    """CTC of the last and of the middle head, per letter."""
+def loss_of(
+    model: StreamingConformer, batch: TrainingBatch, optim: Optimisation, chunk: int | None = None,
+    left: int | None = None,
+) -> Tensor:  # fmt: skip
+    """CTC of the last and of the middle head, per letter; chunk and left context as in the model's ``forward``."""
 
     def ctc(log_probs: Tensor) -> Tensor:
         total = functional.ctc_loss(
@@ -103,7 +54,7 @@ def loss_of(model: StreamingConformer, batch: TrainingBatch, optim: Optimisation
         )  # fmt: skip
         return total / max(1, len(batch.targets))
 
-    final, middle = model(batch.features)
+    final, middle = model(batch.features, chunk, left)
     return (1 - optim.middle_ctc) * ctc(final) + optim.middle_ctc * ctc(middle)
 
 
@@ -114,6 +65,13 @@ def learning_rate(step: int, optim: Optimisation) -> float:
     if step < optim.decay_from:
         return optim.peak
     return optim.peak * max(0.0, (optim.steps - step) / max(1, optim.steps - optim.decay_from))
+
+
+def context(regular: Regularisation, left: int, seed: int, step: int) -> tuple[int | None, int | None]:
+    """Chunk and left context that a step draws; None: the model's own."""
+    rng = np.random.default_rng([seed, step, 1 << 20])  # apart from the generators of the batches, by rank
+    chunk = int(rng.choice(regular.chunks)) if regular.chunks else None
+    return chunk, 2 * int(rng.integers(regular.left // 2, left // 2 + 1)) if regular.left else None
 
 
 def greedy(log_probs: Tensor, frames: int) -> str:
@@ -127,11 +85,12 @@ def evaluate(model: StreamingConformer, store: Store, items: int) -> dict[str, f
     """Greedy letter and word error rates on the first ``items`` recordings of a store, as they are."""
     refs, hyps = [], []
     unit = SUBSAMPLING * model.config.chunk
+    device = model.head.weight.device
     for item in store.items[:items]:
         x = store.read(item)
         padded = np.full((1, -(-(len(x) + 64) // unit) * unit, bands.BANDS), np.log(bands.FLOOR), np.float32)
         padded[0, 32 : 32 + len(x)] = np.logaddexp(x, np.log(bands.FLOOR))
-        final, _ = model(torch.from_numpy(augment.finish(padded)))
+        final, _ = model(torch.from_numpy(augment.finish(padded)).to(device))
         hyps.append(greedy(final[0], final.shape[1]))
         refs.append(item.text)
     result = score(refs, hyps)
@@ -157,8 +116,10 @@ def train(config: TrainConfig, out: Path, *, features: Path | None = None) -> Pa
         The checkpoint's path.
     Raises:
         DataError: no recording is left to train on.
-        UsageError: another training is running in the folder.
+        UsageError: another training is running in the folder; or a device that this machine lacks or that takes one
+            worker only.
     """
+    _check_device(config)
     out.mkdir(parents=True, exist_ok=True)
     features = features or out / "features"
     stores = prepare(config.data + config.dev, features)
@@ -171,6 +132,18 @@ def train(config: TrainConfig, out: Path, *, features: Path | None = None) -> Pa
         finally:
             rendezvous.unlink(missing_ok=True)
     return out / CHECKPOINT
+
+
+def _check_device(config: TrainConfig) -> None:
+    if config.device == "cpu":
+        return
+    if config.device != "cuda" or not torch.cuda.is_available():
+        raise UsageError(
+            f"cannot train on the device {config.device!r}",
+            remedy='device must be "cpu", or "cuda" where torch sees one',
+        )
+    if config.workers != 1:
+        raise UsageError(f"a GPU takes one worker, got {config.workers}", remedy="set workers = 1 and loaders")
 
 
 @contextmanager
@@ -217,8 +190,10 @@ class Run:
         self.stores = {entry.name: Store(features / entry.name) for entry in config.data + config.dev}
         torch.manual_seed(config.seed)
         model = ConformerConfig.from_dict({"vocabulary": BLANK + 1, **config.model})
-        self.model = StreamingConformer(model)
-        self.average = StreamingConformer(model)
+        self.device = torch.device(config.device)
+        self.model = StreamingConformer(model).to(self.device)
+        self.model.thin(config.regular.dropout, config.regular.depth)
+        self.average = StreamingConformer(model).to(self.device)
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -231,14 +206,28 @@ class Run:
             position = self._restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
         else:
             if config.init:
-                self.model.load_state_dict(load_weights(Path(config.init))[1])
+                smaller, weights = load_weights(Path(config.init))
+                self.model.load_state_dict(grow(weights, smaller, model, config.seed))
             self.average.load_state_dict(self.model.state_dict())
-        sources = [
-            Source(entry.name, [item.frames for item in self.stores[entry.name].items], entry.weight)
-            for entry in config.data
-        ]
-        frames = int(config.optim.batch_seconds * bands.SAMPLE_RATE / bands.STEP)
-        self.sampler = Sampler(sources, frames, config.workers, config.seed, position)
+        self.sampler = sampler(config, self.stores, position)
+        self._ahead: Iterator[TrainingBatch] | None = None
+        if config.loaders:
+            self._ahead = ahead(config, self.stores, position, self.step, model.chunk)
+
+    def _next_batch(self) -> TrainingBatch:
+        group = self.sampler.next_group()  # with loaders too: the checkpoint needs its position
+        if self._ahead is not None:
+            return next(self._ahead).on(self.device)
+        made = batch_of(self.config, self.stores, group, self.step, self.rank, self.model.config.chunk)
+        return made.on(self.device)
+
+    def _loss(self, batch: TrainingBatch) -> Tensor:
+        config, regular = self.config, self.config.regular
+        if regular != Regularisation():  # what is dropped is a function of the step, as all else is
+            torch.manual_seed((config.seed << 40) + (self.step << 8) + self.rank)
+        chunk, left = context(regular, self.model.config.left, config.seed, self.step)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            return loss_of(self.model, batch, config.optim, chunk, left)
 
     def go(self) -> None:
         """Train until the last step."""
@@ -246,11 +235,8 @@ class Run:
         started, heard, shown = time.monotonic(), 0.0, 0.0
         self.model.train()
         while self.step < optim.steps:
-            group = self.sampler.next_group()
-            rng = np.random.default_rng([config.seed, self.step, self.rank])
-            options = self._warm(config)
-            batch = make_batch(group[self.rank], self.stores, rng, options, self.model.config.chunk)
-            loss = loss_of(self.model, batch, optim)
+            batch = self._next_batch()
+            loss = self._loss(batch)
             self.optimizer.zero_grad(set_to_none=False)
             loss.backward()
             total = self._average_gradients(batch.seconds)
@@ -263,7 +249,8 @@ class Run:
             self.step += 1
             self.seconds += total
             heard += total
-            shown = loss.item() if shown == 0.0 else 0.98 * shown + 0.02 * loss.item()
+            value = loss.item()
+            shown = value if shown == 0.0 else 0.98 * shown + 0.02 * value
             if self.rank == 0 and self.step % 50 == 0:
                 speed = heard / (time.monotonic() - started)
                 self._log(
@@ -274,12 +261,6 @@ class Run:
                 self._save()
             if self.rank == 0 and (self.step % config.eval_every == 0 or self.step == optim.steps):
                 self._evaluate()
-
-    def _warm(self, config: TrainConfig) -> TrainConfig:
-        """Clean speech only during the first steps: letters are found sooner."""
-        if self.step >= config.optim.short_first_steps:
-            return config
-        return replace(config, augment=replace(config.augment, clean=1.0))
 
     def _average_gradients(self, seconds: float) -> float:
         """Mean of the gradients over all workers, in place; returns the audio of all of them."""
