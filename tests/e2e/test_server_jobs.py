@@ -115,12 +115,28 @@ def test_a_form_with_options_and_a_name_from_elsewhere(server):
     assert {(s["channel"], s["text"]) for s in done["result"]["segments"]} == {(0, "да"), (1, "нет")}
 
 
+def test_marks_and_capitals(server):
+    body, kind = form(file=SPEECH, punctuate="true")
+    asked = [
+        ask(server, "POST", "/v1/jobs?punctuate=1", SPEECH),
+        ask(server, "POST", "/v1/jobs", body, Content_Type=kind),
+    ]
+    for status, _, job in asked:
+        assert (status, job["punctuate"]) == (202, True)
+        result = end_of(server, job["id"])["result"]
+        assert result["text"][0] == "П"
+        assert result["text"][-1] in ".?!"
+        assert result["text"].lower().split()[0].strip(",.!") == "привет"
+    assert end_of(server, ask(server, "POST", "/v1/jobs", SPEECH)[2]["id"])["result"]["text"] == "привет мир"
+
+
 @pytest.mark.parametrize(
     ("path", "data", "status", "said"),
     [
         ("?model=nobody", SPEECH, 404, "nobody"),
         ("?channels=both", SPEECH, 400, "mix or split"),
         ("?pause=-1", SPEECH, 400, "min_silence_s"),
+        ("?punctuate=perhaps", SPEECH, 400, "true or false"),
         ("?colour=red", SPEECH, 400, "colour"),
         ("?hotwords={", SPEECH, 400, "JSON"),
         ("", b"", 400, "empty"),

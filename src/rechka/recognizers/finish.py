@@ -33,6 +33,11 @@ def finish(
     return punctuated(transcript, punctuator or _embedded())
 
 
+def marked(transcript: Transcript) -> Transcript:
+    """Marks and capitals from the embedded punctuator and nothing else; a model that writes its own is left alone."""
+    return punctuated(transcript, _embedded()) if is_bare(transcript.words) else transcript
+
+
 def live_punctuator() -> LivePunctuator:
     """For the events of one stream or session: its finals get marks and capitals from the embedded punctuator."""
     return LivePunctuator(_embedded())

@@ -19,7 +19,7 @@ _JOB: dict[str, Schema] = {
     "id": TEXT, "status": STATE, "progress": SHARE, "created": TIME, "started": nullable(TIME),
     "finished": nullable(TIME), "model": TEXT, "name": TEXT, "source": {"type": "string", "enum": ["upload", "url"]},
     "url": nullable(TEXT), "size": COUNT, "duration": nullable(SECONDS), "attempts": COUNT, "channels": CHANNELS,
-    "hotwords": {"type": "object"}, "pause": nullable(SECONDS), "callback_url": nullable(TEXT),
+    "hotwords": {"type": "object"}, "pause": nullable(SECONDS), "punctuate": FLAG, "callback_url": nullable(TEXT),
     "error": {"oneOf": [ref("Error"), {"type": "null"}]}, "owner": TEXT, "result": ref("JobTranscript"),
 }  # fmt: skip
 _LINE: dict[str, Schema] = {
@@ -73,8 +73,8 @@ def _jobs() -> dict[str, Any]:
     job: dict[str, Schema] = {"application/json": ref("Job")}
     fields: dict[str, Schema] = {
         "model": TEXT, "channels": {**CHANNELS, "default": "mix"}, "hotwords": listed(TEXT),
-        "pause": {"type": "number", "exclusiveMinimum": 0}, "name": {"type": "string", "maxLength": MAX_NAME},
-        "callback_url": TEXT,
+        "pause": {"type": "number", "exclusiveMinimum": 0}, "punctuate": {**FLAG, "default": False},
+        "name": {"type": "string", "maxLength": MAX_NAME}, "callback_url": TEXT,
     }  # fmt: skip
     url = record({"url": TEXT, **fields}, optional=tuple(fields))
     content = {

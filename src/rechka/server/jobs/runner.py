@@ -23,6 +23,7 @@ from rechka.errors import (
     StreamClosed,
     StreamFailed,
 )
+from rechka.recognizers.finish import marked
 from rechka.server.history import entry_of
 from rechka.server.jobs.desk import PATIENCE_S, Desk
 from rechka.server.jobs.quota import JobMeter
@@ -191,6 +192,8 @@ class Runner:
 
     def _done(self, run: Run, transcript: Transcript) -> Outcome:
         job = run.job
+        if job.options.get("punctuate"):
+            transcript = marked(transcript)
         result = {**transcript.to_dict(), "truncated": transcript.truncated}
         ended = replace(job, state="done", progress=1.0, duration=transcript.duration, finished=self.store.now())
         return Outcome(

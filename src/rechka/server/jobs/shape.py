@@ -37,6 +37,7 @@ def job_dict(job: Job, result: Mapping[str, Any] | None = None, *, owner: bool =
         "channels": job.options["channels"],
         "hotwords": job.options["hotwords"],
         "pause": job.options["pause"],
+        "punctuate": job.options.get("punctuate", False),
         "callback_url": _without_query(job.callback) if job.callback else None,
         "error": job.error,
     }

@@ -164,6 +164,7 @@ async function useFiles(files) {
 async function sendAway(file) {
   state(() => t("sending"));
   const options = [["channels", $("split").checked ? "split" : "mix"], ...hotwords().map((word) => ["hotwords", word])];
+  if ($("punctuate").checked) options.push(["punctuate", "true"]);
   if ($("model").value) options.push(["model", $("model").value]);
   try {
     await jobs.add(file, options);

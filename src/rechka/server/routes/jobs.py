@@ -23,9 +23,9 @@ from rechka.server.jobs.shape import job_dict
 from rechka.server.service import Service
 from rechka.server.store.records import STATES, Job
 from rechka.server.uploads import form_of, json_of
-from rechka.server.wire import hotwords, integer, loads, number
+from rechka.server.wire import flag, hotwords, integer, loads, number
 
-FIELDS = ("model", "channels", "hotwords", "pause", "name", "callback_url")
+FIELDS = ("model", "channels", "hotwords", "pause", "punctuate", "name", "callback_url")
 MAX_NAME = 200
 MAX_PAGE = 100
 PAGE = 20
@@ -202,7 +202,8 @@ def _draft(service: Service, fields: Mapping[str, Any], *, url: str, key: str | 
     pause = None if fields.get("pause") in (None, "") else number(fields["pause"], "pause")
     words = hotwords(fields.get("hotwords") or [])
     SessionOptions(hotwords=words, min_silence_s=pause)  # says what cannot be
-    options = {"channels": channels, "hotwords": words, "pause": pause}
+    marks = flag(fields.get("punctuate") or False, "punctuate")
+    options = {"channels": channels, "hotwords": words, "pause": pause, "punctuate": marks}
     engine = service.engine(texts["model"])
     name = next(known for known, found in service.engines.items() if found is engine)
     draft = Job(

@@ -17,7 +17,7 @@ class Job:
     Attributes:
         owner: name of the key that sent it; empty where no keys are needed.
         ready: not begun before.
-        options: ``channels``, ``hotwords``, ``pause``.
+        options: ``channels``, ``hotwords``, ``pause``, ``punctuate``.
         name: that the client gave; for showing only.
         url: where the recording is fetched; empty for an upload.
         spool: of the server that has the audio; empty if any server can run it.
