@@ -17,7 +17,7 @@ from rechka.cli.main import main
 from rechka.errors import RechkaError
 from rechka.testing.fake_hub import COMMIT, FakeHub, Fault
 
-MODEL, LM = b"weights" * 1000, b"n-grams" * 500
+MODEL, LM, WEIGHTS = b"weights" * 1000, b"n-grams" * 500, b"safetensors" * 99
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    with FakeHub(repo="t-tech/T-one", files={"model.onnx": MODEL, "kenlm.bin": LM}) as server:
+    with FakeHub(
+        repo="t-tech/T-one", files={"model.onnx": MODEL, "kenlm.bin": LM, "model.safetensors": WEIGHTS}
+    ) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server  # type: ignore[misc]
 
@@ -77,6 +79,7 @@ def test_pull_then_list_then_verify(hub: FakeHub, cache: Path) -> None:
     result = rechka("pull", "t-one")
     assert (result.exit_code, result.stdout) == (0, f"{folder}\n")
     assert "got model" in result.stderr
+    assert "287 MB" in result.stderr
     assert "5.46 GB" in result.stderr  # the language model is left out, and how to get it is said
     assert (folder / "model.onnx").read_bytes() == MODEL
 
@@ -86,6 +89,8 @@ def test_pull_then_list_then_verify(hub: FakeHub, cache: Path) -> None:
 
     again = answer("pull", "t-one", "--with", "lm")[0]
     assert (again["fetched"], again["kept"], again["revision"]) == (["lm"], ["model"], COMMIT)
+    assert answer("pull", "t-one", "--with", "weights")[0]["fetched"] == ["weights"]
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert answer("pull", "t-one", "--all")[0]["fetched"] == []
 
     checked = {file["role"]: file for file in answer("verify", "t-one")}
@@ -122,7 +127,9 @@ def test_show(hub: FakeHub) -> None:
     shown = answer("show", "t-one")
     assert shown["card"]["repo"] == "t-tech/T-one"
     assert shown["revision_on_disk"] is None
-    assert [file["on_disk"] for file in shown["files_on_disk"]] == [False, False]
+    assert [(file["role"], file["on_disk"]) for file in shown["files_on_disk"]] == [
+        ("model", False), ("weights", False), ("lm", False)
+    ]  # fmt: skip
     rechka("pull", "t-one")
     assert answer("show", "t-one")["revision_on_disk"] == COMMIT
     text = rechka("show", "t-one").stdout

@@ -11,9 +11,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs rechka[train]")
 
 from rechka.benchmark import gpu as bench  # noqa: E402
-from rechka.cli.bench_gpu import table  # noqa: E402
+from rechka.cli.bench_gpu import _weights, table  # noqa: E402
 from rechka.cli.main import main  # noqa: E402
+from rechka.errors import ModelNotFound  # noqa: E402
 from rechka.export.onnx import read_config  # noqa: E402
+from rechka.hub.registry import find  # noqa: E402
 from rechka.nn.tone_config import ToneConfig  # noqa: E402
 from rechka.nn.tone_net import arithmetic  # noqa: E402
 from rechka.nn.weights import read_weights  # noqa: E402
@@ -29,6 +31,22 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert not said.out
     assert "[usage]" in said.err
     assert "sees 0 CUDA devices" in said.err
+
+
+def test_weights_of_a_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECHKA_HOME", str(tmp_path))
+    with pytest.raises(ModelNotFound, match="not on disk") as caught:
+        _weights("t-one")
+    assert "rechka models pull t-one --with weights" in caught.value.remedy
+    with pytest.raises(ModelNotFound, match="not on disk") as caught:
+        _weights("toy")
+    assert "name a checkpoint" in caught.value.remedy
+    place = find("t-one").path("weights")
+    place.parent.mkdir(parents=True)
+    place.write_bytes((DATA / "mini.safetensors").read_bytes())
+    wanted = read_weights(DATA / "mini.safetensors")
+    assert _weights("t-one").keys() == wanted.keys()
+    assert _weights(str(DATA / "mini.safetensors")).keys() == wanted.keys()
 
 
 def test_limits_are_measured() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from rechka.decoding import CtcBeam, CtcGreedy
-from rechka.errors import BadCard, ChecksumMismatch, ModelNotFound
+from rechka.errors import BadCard, ChecksumMismatch, MissingExtra, ModelError, ModelNotFound, UsageError
 from rechka.hub import load as loading
 from rechka.hub import registry
 from rechka.hub.card import Card, CardFile
@@ -90,6 +91,20 @@ def test_a_model_that_is_not_on_disk_is_not_pulled_silently() -> None:
         load("t-one")
     assert "rechka models pull t-one" in caught.value.remedy
     assert "embedded" in caught.value.remedy
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="ONNX Runtime has CUDA here")
+def test_on_a_gpu_without_the_weights_the_command_that_brings_them_is_told(cache: Path) -> None:
+    entry = find("t-one")
+    entry.folder.mkdir(parents=True)
+    entry.path("model").touch()
+    with pytest.raises(MissingExtra, match="CUDA") as caught:
+        load("t-one", device="cuda")
+    assert "rechka models pull t-one --with weights" in caught.value.remedy
+    entry.path("weights").touch()
+    with pytest.raises((MissingExtra, ModelError, UsageError)) as other:
+        load("t-one", device="cuda")
+    assert "--with weights" not in other.value.remedy
 
 
 def card_at(folder: Path, **more: Any) -> Path:

@@ -99,6 +99,18 @@ def test_a_folder_of_the_published_layout_needs_no_card(tmp_path: Path, files: l
     assert entry.card.files.get("lm") == (None if lm is None else CardFile(lm, optional=True))
 
 
+def test_a_folder_of_the_published_layout_may_hold_the_weights(tmp_path: Path) -> None:
+    for name in ("model.onnx", "config.json"):
+        (tmp_path / name).touch()
+    assert find(tmp_path).on_disk().keys() == {"model"}
+    (tmp_path / "model.safetensors").touch()
+    assert find(tmp_path).on_disk() == {
+        "model": tmp_path / "model.onnx",
+        "weights": tmp_path / "model.safetensors",
+        "config": tmp_path / "config.json",
+    }
+
+
 def test_what_is_not_there_says_where_it_was_looked_for(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         find("t-two")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rechka.cli import common
-from rechka.errors import MissingExtra
+from rechka.errors import MissingExtra, ModelNotFound
 
 RANDOM = "random"
 
@@ -41,7 +41,11 @@ def register(group: typer.Typer) -> None:
 
 def gpu(
     weights: Annotated[
-        str, typer.Argument(metavar="WEIGHTS", help="A checkpoint of T-one, or random: its full size, random weights.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="A checkpoint of T-one, a model with its weights (t-one), or random: its full size, random weights.",
+        ),
     ] = RANDOM,
     streams: Annotated[
         list[int] | None,
@@ -69,12 +73,11 @@ def gpu(
         from rechka.backends.torch import find_device
         from rechka.benchmark import gpu as bench
         from rechka.nn.tone_config import ToneConfig
-        from rechka.nn.weights import read_weights
     except ModuleNotFoundError as error:
         raise MissingExtra(f"rechka bench gpu needs {error.name}", remedy='pip install "rechka[train]"') from None
     device = find_device("cuda")
     config = ToneConfig()
-    arrays = bench.random_weights(config) if weights == RANDOM else read_weights(Path(weights))
+    arrays = bench.random_weights(config) if weights == RANDOM else _weights(weights)
     common.say("rechka: measuring what the device can do")
     limit = bench.limits(device)
     chosen = bench.contestants(
@@ -92,6 +95,26 @@ def gpu(
         "results": [asdict(result) for result in results],
     }
     print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else table(report))
+
+
+def _weights(name: str) -> dict[str, Any]:
+    """Of a checkpoint, or of a model of that name.
+
+    Raises:
+        ModelNotFound: neither, or a model without its weights on disk.
+    """
+    from rechka.hub.load import with_weights
+    from rechka.hub.registry import find
+    from rechka.nn.weights import read_weights
+
+    if Path(name).is_file():
+        return read_weights(name)
+    entry = find(name)
+    if "weights" not in entry.on_disk():
+        command = with_weights(entry)
+        remedy = f"get them with: {command}" if command else "name a checkpoint (.safetensors, .ckpt)"
+        raise ModelNotFound(f"the weights of {entry.card.name} are not on disk", remedy=remedy)
+    return read_weights(entry.path("weights"))
 
 
 def table(report: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from rechka.backends import REMOTE
-from rechka.errors import ChecksumMismatch, ModelNotFound
+from rechka.errors import ChecksumMismatch, MissingExtra, ModelNotFound
 from rechka.hub.card import FAMILIES
 from rechka.hub.registry import EMBEDDED, PREFERRED, Entry, find
 from rechka.options import DecoderOptions
@@ -89,10 +89,13 @@ def put_together(
     if device.startswith(REMOTE) and "/" not in device[len(REMOTE) :].rstrip("/"):
         device = f"{device.rstrip('/')}/{card.name}"
     _check_sizes(entry)
-    acoustic = cast(
-        "AcousticModel",
-        import_module(FAMILIES[card.family]).load(files, card.params, device=device, threads=threads),
-    )
+    try:
+        loaded = import_module(FAMILIES[card.family]).load(files, card.params, device=device, threads=threads)
+    except MissingExtra as error:
+        if device.startswith("cuda") and (hint := with_weights(entry)):
+            raise MissingExtra(error.message, remedy=f"{error.remedy}; or let torch do it: {hint}") from None
+        raise
+    acoustic = cast("AcousticModel", loaded)
     if decoder is None:
         decoder = DecoderOptions(**{"kind": "auto", **card.decoder})
     lm = None
@@ -105,6 +108,14 @@ def put_together(
     if isinstance(recognizer, WhisperRecognizer):
         return WhisperAsr(recognizer, name=card.name, language=recognizer.options.language or card.language)
     return Asr(recognizer, name=card.name, language=card.language)
+
+
+def with_weights(entry: Entry) -> str:
+    """The command that brings the weights that torch takes, if they are published and not on disk; else empty."""
+    file = entry.card.files.get("weights")
+    if file is None or not entry.card.repo or entry.origin == "folder" or entry.path("weights").is_file():
+        return ""
+    return f"rechka models pull {entry.card.name} --with weights"
 
 
 def not_on_disk(entry: Entry) -> ModelNotFound:

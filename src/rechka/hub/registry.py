@@ -240,7 +240,7 @@ def _at_path(path: Path) -> Entry:
 
 
 def _bare(folder: Path) -> Card:
-    """A card for a folder without one that looks like T-one as published: ``model.onnx``, perhaps an n-gram file."""
+    """A card for a folder without one that looks like T-one as published: ``model.onnx``, perhaps more."""
     if not (folder / "model.onnx").is_file():
         raise ModelNotFound(
             f"{folder} holds neither {CARD_FILE} nor model.onnx",
@@ -251,5 +251,8 @@ def _bare(folder: Path) -> Card:
     others = [name for name in LM_FILES if (folder / name).is_file()]
     if ours or others:
         files["lm"] = CardFile((ours or others)[0], optional=True)
+    published = {"weights": "model.safetensors", "config": "config.json"}
+    if (folder / published["weights"]).is_file():
+        files |= {role: CardFile(path, optional=True) for role, path in published.items() if (folder / path).is_file()}
     name = re.sub(r"[^a-z0-9._-]+", "-", folder.absolute().name.lower()).strip("-._")[:64]
     return Card(name=name or "folder", family="tone", language="ru", license="unknown", files=files)

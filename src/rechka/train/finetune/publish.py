@@ -13,6 +13,7 @@ from rechka.errors import BadCard, ModelNotFound, OutputError
 from rechka.export.convert import convert
 from rechka.export.source import Source, read_source
 from rechka.hub.card import Card, CardFile, Result
+from rechka.hub.load import with_weights
 from rechka.hub.registry import CARD_FILE, find
 from rechka.train.finetune.config import FinetuneConfig
 from rechka.train.finetune.learners import Learner
@@ -36,9 +37,11 @@ def starting_point(config: FinetuneConfig) -> tuple[Source, Card | None]:
     try:
         return read_source(entry.folder, tokenizer=tokenizer), entry.card
     except ModelNotFound as error:
+        command = with_weights(entry)
+        other = "name a checkpoint (.ckpt, .safetensors) or a folder that holds one with its config.json"
         raise ModelNotFound(
-            f"{config.model} is on disk without weights that can be trained: {error.message}",
-            remedy="name a checkpoint (.ckpt, .safetensors) or a folder that holds one with its config.json",
+            f"{config.model} is not on disk with weights that can be trained: {error.message}",
+            remedy=f"get them with: {command}" if command else other,
         ) from None
 
 
