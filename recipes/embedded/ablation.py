@@ -1,13 +1,15 @@
-"""What limits the embedded model: the same small model, the same number of steps, less and less of one kind of data.
+"""What limits the embedded model: the same start, the same number of steps, one thing different.
 
     python recipes/embedded/ablation.py train recipes/embedded/ablation.toml --out WORK/curves --features WORK/features
+    python recipes/embedded/ablation.py train recipes/embedded/arms.toml --out WORK/arms --features WORK/features
     python recipes/embedded/ablation.py decompose CHECKPOINT ... --set NAME=MANIFEST ... --out WORK/decompose
 
-``train`` starts every variant of the TOML file from the weights of its ``[base]`` and can be killed and started again.
-A variant takes a share of a set's speakers or of its sentences; shares are nested, so that a smaller one is contained
-in a larger one. ``decompose`` scores checkpoints on sets that differ in what was in training: the speaker, the
-sentence, both. Letter error rates are greedy (no language model) with 95 % intervals over speakers; differences are
-paired: the same speakers are drawn for both sides.
+``train`` starts every variant of the TOML file from the weights of its ``[base]`` (trained first, unless it names a
+checkpoint as ``init``) and can be killed and started again. A variant takes a share of a set's speakers or of its
+sentences (shares are nested: a smaller one is contained in a larger one), or other options of the run. ``decompose``
+scores checkpoints on sets that differ in what was in training: the speaker, the sentence, both; the first checkpoint
+is the one that the others are compared with. Letter error rates are greedy (no language model) with 95 % intervals
+over speakers; differences are paired: the same speakers are drawn for both sides.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from rechka.evaluate.wer import grouped, pair_counts
 from rechka.features import bands
 from rechka.nn.conformer import SUBSAMPLING, StreamingConformer
 from rechka.train import augment
-from rechka.train.config import DataSet, Optimisation, TrainConfig
+from rechka.train.augment import AugmentOptions
+from rechka.train.config import DataSet, Optimisation, Regularisation, TrainConfig
 from rechka.train.loop import greedy, load_model, train
 from rechka.train.store import Store, build
 
@@ -45,8 +48,19 @@ def part(labels: Iterable[str], share: float) -> set[str]:
     return set(ordered[: round(share * len(ordered))])
 
 
-def subset(entry: dict[str, Any], folder: Path) -> tuple[DataSet, dict[str, float]]:
-    """A set of the TOML file as the trainer's, its manifest cut down where ``speakers`` or ``sentences`` say so."""
+def subset(entry: dict[str, Any], folder: Path, features: Path) -> tuple[DataSet, dict[str, float]]:
+    """A set of the TOML file as the trainer's, its manifest cut down where ``speakers`` or ``sentences`` say so.
+
+    A set without manifests is a feature store that exists already (mosaics).
+    """
+    if not entry["manifests"]:
+        items = Store(features / entry["name"]).items
+        facts: dict[str, float] = {
+            "hours": round(sum(item.frames for item in items) / 360_000, 2),
+            "speakers": len({item.speaker for item in items}),
+            "sentences": len({item.text for item in items}),
+        }
+        return DataSet(entry["name"], (), entry["weight"]), facts
     manifests = [Path(path) for path in entry["manifests"]]
     records = []
     for manifest in manifests:
@@ -124,15 +138,24 @@ def run_all(options: argparse.Namespace) -> None:
     common = TrainConfig(
         data=(), dev=(), model=raw["model"], seed=raw["seed"], workers=1, eval_every=10**9, save_every=100
     )
-    base = options.out / "base" / "last.pt"
+    base = Path(raw["base"].get("init", options.out / "base" / "last.pt"))
     results: list[dict[str, Any]] = []
     reference: dict[str, np.ndarray[Any, Any]] = {}
-    for variant in [raw["base"], *raw["variant"]]:
+    for variant in [*([] if "init" in raw["base"] else [raw["base"]]), *raw["variant"]]:
         name = variant["name"]
-        chosen = [subset({**sets[key], **change}, options.out / "manifests") for key, change in variant["sets"].items()]
-        facts = {data.name: fact for data, fact in (pair for pair in chosen)}
-        optim = Optimisation(**{**raw["optim"], **variant.get("optim", {})})
-        config = replace(common, data=tuple(data for data, _ in chosen), optim=optim)
+        chosen = [
+            subset({**sets[key], **change}, options.out / "manifests", options.features)
+            for key, change in {**raw.get("sets", {}), **variant["sets"]}.items()
+            if change.get("weight", 1)
+        ]
+        facts = {data.name: fact for data, fact in chosen}
+        config = replace(
+            common, data=tuple(data for data, _ in chosen),
+            model={**raw["model"], **variant.get("model", {})},
+            optim=Optimisation(**{**raw["optim"], **variant.get("optim", {})}),
+            augment=AugmentOptions(**variant.get("augment", {})),
+            regular=Regularisation(**variant.get("regular", {})),
+        )  # fmt: skip
         if name != "base":
             config = replace(config, init=str(base))
         out = options.out / name
@@ -154,8 +177,9 @@ def run_all(options: argparse.Namespace) -> None:
 
 
 def decompose(options: argparse.Namespace) -> None:
-    """Score checkpoints on sets; the first set is the one that the others are compared with."""
+    """Score checkpoints on sets; "more" is the paired difference from the first checkpoint."""
     results = []
+    reference: dict[str, np.ndarray[Any, Any]] = {}
     stores = {}
     for pair in options.set:
         name, _, manifest = pair.partition("=")
@@ -165,8 +189,12 @@ def decompose(options: argparse.Namespace) -> None:
         model = load_model(path)
         for name, store in stores.items():
             counts, speakers = letters(model, store)
-            results.append({"checkpoint": str(path), "steps": state["step"], "set": name, "recordings": len(counts),
-                            "speakers": len(set(speakers)), **summary(speakers, counts, None)})  # fmt: skip
+            scores = summary(speakers, counts, reference.get(name))
+            reference.setdefault(name, counts)
+            results.append({
+                "checkpoint": str(path), "steps": state["step"], "hours": round(state["seconds"] / 3600, 1),
+                "set": name, "recordings": len(counts), "speakers": len(set(speakers)), **scores,
+            })  # fmt: skip
             print(json.dumps(results[-1], ensure_ascii=False), flush=True)
     text = ",\n".join(json.dumps(line, ensure_ascii=False) for line in results)
     (options.out / "results.json").write_text(f"[\n{text}\n]\n", "utf-8")
