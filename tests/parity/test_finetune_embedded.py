@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
-pytest.importorskip("onnx", reason="the model is exported")
+onnx = pytest.importorskip("onnx", reason="the model is exported")
 
 import rechka  # noqa: E402
 from rechka.decoding import CtcGreedy  # noqa: E402
 from rechka.errors import BadModelFile  # noqa: E402
-from rechka.export.conformer import name_weights, read_graph, refill  # noqa: E402
+from rechka.export.conformer import export, name_weights, read_graph, refill  # noqa: E402
 from rechka.export.source import read_source  # noqa: E402
 from rechka.hub.card import Card  # noqa: E402
 from rechka.hub.registry import find  # noqa: E402
@@ -93,6 +93,20 @@ def test_a_run(tmp_path: Path) -> None:
     after, _ = read_graph(tmp_path / "out" / "model.onnx")
     assert set(before) == set(after)
     assert np.abs(before["head.weight"] - after["head.weight"]).max() > 1e-5
+
+
+def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(tmp_path: Path) -> None:
+    model = StreamingConformer(ConformerConfig(channels=(2, 3), dim=8, heads=2, slow_blocks=1, left=16))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))  # equal ones would become one
+    export(model, tmp_path / "m")
+    for path in (tmp_path / "m", find(NAME).path("model")):
+        assert b"conformer.py" not in path.read_bytes()
+        graph = onnx.load(str(path))
+        assert [prop.key for prop in graph.metadata_props] == ["rechka_family", "rechka_config"]
+        assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
 
 
 def test_weights_in_the_graph(tmp_path: Path) -> None:

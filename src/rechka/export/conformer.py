@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from rechka.backends.ort import OrtBackend
 from rechka.errors import BadModelFile
 from rechka.nn.conformer import SUBSAMPLING, StreamingConformer
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 18
 PREFIX, TURNED = "model.", ".T"
@@ -131,9 +134,19 @@ def name_weights(path: Path, model: StreamingConformer) -> None:
     for node in graph.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = renamed.get(name, name)
-    del graph.metadata_props[:]
+    _strip(graph)
     onnx.helper.set_model_props(graph, {"rechka_family": "conformer", CONFIG: json.dumps(model.config.to_dict())})
     onnx.save(graph, str(path))
+
+
+def _strip(graph: onnx.ModelProto) -> None:
+    """Remove what torch.onnx notes beside the graph: for every node the lines and folders of its program."""
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    for part in (graph.graph.node, graph.graph.value_info, graph.graph.input, graph.graph.output, graph.functions):
+        for item in part:
+            del item.metadata_props[:]
+            item.doc_string = ""
 
 
 def read_graph(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
