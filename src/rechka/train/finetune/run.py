@@ -10,10 +10,8 @@ import copy
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rechka.errors import DataError, OutputError, UsageError
-from rechka.evaluate.wer import Score, score
+from rechka.errors import DataError, UsageError
+from rechka.evaluate.wer import Score
 from rechka.hub.card import Card
-from rechka.hub.locking import exclusive
 from rechka.train.finetune import params
 from rechka.train.finetune.checkpoint import load, store
 from rechka.train.finetune.config import FinetuneConfig
 from rechka.train.finetune.feed import Batch, Feed, masked, told
 from rechka.train.finetune.learners import Learner, open_learner
+from rechka.train.finetune.looks import Looks, heard, scored
+from rechka.train.finetune.place import WORK, only_one, settle
 from rechka.train.finetune.publish import publish, starting_point
 from rechka.train.finetune.report import Reporter, Tick
 from rechka.train.finetune.survey import Spoken, read_dev, read_noises, survey
@@ -37,8 +36,6 @@ from rechka.types import F32
 
 log = logging.getLogger(__name__)
 
-WORK = "training"
-CONFIG = "finetune.toml"
 LAST, BEST = "last.pt", "best.pt"
 BLENDS = (0.25, 0.5, 0.75)
 """Shares of the way from the old weights to the new ones."""
@@ -48,11 +45,11 @@ WORST_SKIPPED = 20
 Tell = Callable[[str], None]
 
 
-def _nothing(_: Any) -> None:
-    return None
+def nothing(_: Any) -> None:
+    """For those who want to hear nothing."""
 
 
-def finetune(config: FinetuneConfig, out: Path, *, tell: Tell = _nothing, tick: Tick = _nothing) -> Card:
+def finetune(config: FinetuneConfig, out: Path, *, tell: Tell = nothing, tick: Tick = nothing) -> Card:
     """Run or resume a fine-tuning, and write the model's folder.
 
     Args:
@@ -69,55 +66,18 @@ def finetune(config: FinetuneConfig, out: Path, *, tell: Tell = _nothing, tick: 
     """
     config.check()
     config = config.placed(Path.cwd())
-    with _only_one(out):
+    with only_one(out):
         source, base = starting_point(config)
         learner = open_learner(source)
         config = config.settled(learner.usual, lm=base is not None and "lm" in base.files)
         config.check()
-        _settle(config, out)
+        settle(config, out)
         run = Run(config, learner, out / WORK, tell, tick)
         try:
             run.go()
         finally:
             run.close()
         return publish(run.result(), config, out, base, run.scores, tell)
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Keep the folder to one run at a time."""
-
-    def taken() -> None:
-        raise UsageError(f"another run is under way in {out}", remedy="wait for it, stop it, or name another folder")
-
-    try:
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror or error}", remedy="check the folder") from None
-    with exclusive(out / WORK / "lock", waiting=taken):
-        yield
-
-
-def _settle(config: FinetuneConfig, out: Path) -> None:
-    """Write the run's TOML file, with all that was left open said, or see that the one there says the same."""
-    path = out / CONFIG
-    if not path.exists():
-        if others := [item.name for item in out.iterdir() if item.name != WORK]:
-            raise UsageError(f"{out} holds other things: {', '.join(others[:3])}", remedy="name a new folder")
-        path.write_text(config.to_toml(), encoding="utf-8")
-        return
-    before = type(config).load(path)
-    if _same(before) != _same(config):
-        changed = [key for key, value in _same(config).items() if _same(before)[key] != value]
-        raise UsageError(
-            f"{out} holds a run with other settings: {', '.join(changed)} differ",
-            remedy=f"resume it with --config {path}, or name another folder",
-        )
-
-
-def _same(config: FinetuneConfig) -> dict[str, Any]:
-    """What must not change between a run and its resumption."""
-    return replace(config, device="auto", save_every_s=0.0, data=replace(config.data, threads=1)).to_dict()
 
 
 class Run:
@@ -139,10 +99,8 @@ class Run:
         self.optimizer = params.make_optimizer(learner, config.optim)
         self.dev = {entry.name: read_dev(entry, learner, config.data.threads) for entry in config.dev}
         self.step, self.heard, self.goal, self.skipped, self.done = 0, 0.0, 0.0, 0, False
-        self.stale, self.in_a_row = 0, 0
-        self.blended = False
-        self.looks: list[dict[str, Any]] = []
-        """Step and scores of every look, the first before any step."""
+        self.in_a_row, self.blended = 0, False
+        self.looks = Looks(config.optim.decide, config.optim.min_gain / 100)
         self.scores: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         """Of every dev set, before and at the best look; known when ``go`` returns."""
         self.position: dict[str, Any] | None = None
@@ -172,7 +130,7 @@ class Run:
             noises = read_noises(self.config.wave.noise_files, self.learner.sample_rate)
             self.feed = self._open_feed(noises)
             self.position = self.feed.position
-            if not self.looks:
+            if not self.looks.made:
                 self._look()
             waiting = self._ahead.submit(self.feed.next)
             while not self.done:
@@ -254,24 +212,15 @@ class Run:
     def _look(self) -> None:
         """Score the averaged weights, keep them if they are the best, and end the run if it no longer gets better."""
         scores = {name: self._score(items) for name, items in self.dev.items()}
-        first = self._first(scores)
-        best = min((look["first"] for look in self.looks), default=None)
-        gained = [look["first"][0] for look in self.looks if look["gained"]]
-        optim = self.config.optim
-        gain = not self.looks or (bool(first) and self._better(first, best, gained, optim.min_gain / 100))
-        self.stale = 0 if gain else self.stale + 1
-        self.looks.append(
-            {"step": self.step, "share": 1.0, "first": first, "gained": gain, "scores":
-             {name: found.to_dict() for name, found in scores.items()}}
-        )  # fmt: skip
-        self.reporter.look(self.step, self.looks[-1]["scores"])
+        best, optim = self.looks.add(self.step, scores), self.config.optim
+        self.reporter.look(self.step, self.looks.made[-1]["scores"])
         for name, found in scores.items():
             self.tell(f"step {self.step}: {name}: {found}")
-        if not self.dev or best is None or first < best:
+        if best:
             store({"model": self.average.module.state_dict(), "step": self.step}, self.folder / BEST)
-        if self.dev and optim.patience and self.stale >= optim.patience and self.share < 1.0:
+        if self.dev and optim.patience and self.looks.stale >= optim.patience and self.share < 1.0:
             what = "letter" if optim.decide == "cer" else "word"
-            self.tell(f"the {what} error rate has not fallen for {self.stale} looks; ending here")
+            self.tell(f"the {what} error rate has not fallen for {self.looks.stale} looks; ending here")
             self.done = True
 
     def _blend(self) -> None:
@@ -280,74 +229,37 @@ class Run:
             name: value.to(self.device) for name, value in open_learner(self.learner.source).module.state_dict().items()
         }
         end = {name: value.clone() for name, value in self.average.module.state_dict().items()}
-        best = min(look["first"] for look in self.looks)
         for share in BLENDS:
             self.average.module.load_state_dict(
                 {name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
                  for name, value in end.items()}
             )  # fmt: skip
             scores = {name: self._score(items) for name, items in self.dev.items()}
-            first = self._first(scores)
-            made = {name: found.to_dict() for name, found in scores.items()}
-            self.looks.append({"step": self.step, "share": share, "first": first, "gained": False, "scores": made})
-            self.reporter.blend(self.step, share, made)
+            best = self.looks.add(self.step, scores, share=share)
+            self.reporter.blend(self.step, share, self.looks.made[-1]["scores"])
             for name, found in scores.items():
                 self.tell(f"step {self.step}, {share:.0%} of the way from the old weights: {name}: {found}")
-            if first < best:
-                best = first
+            if best:
                 kept = {"model": self.average.module.state_dict(), "step": self.step, "share": share}
                 store(kept, self.folder / BEST)
         self.average.module.load_state_dict(end)
         self.blended = True
         self._save()
 
-    def _first(self, scores: dict[str, Score]) -> tuple[float, float]:
-        """Error rates of the set that decides, first the one that does; zeros without it, so the last look counts."""
-        found = next(iter(scores.values()), None)
-        if found is None:
-            return (0.0, 0.0)
-        return (found.cer, found.wer) if self.config.optim.decide == "cer" else (found.wer, found.cer)
-
-    @staticmethod
-    def _better(
-        first: tuple[float, float], best: tuple[float, float] | None, gained: Sequence[float], least: float
-    ) -> bool:
-        """Fewer errors by ``least`` than at the last gain; the other rate counts while this one is 100 %."""
-        return first[0] <= min(gained) - least or (best is not None and first[0] >= best[0] >= 1.0 and first < best)
-
     @torch.no_grad()
     def _score(self, items: Sequence[Spoken]) -> Score:
-        learner = self.average
-        learner.module.eval()
-        budget = 2 * self.config.optim.batch_seconds * learner.sample_rate
-        texts: list[str] = []
-        rows = [learner.laid_out(item.samples, None) for item in items]  # shortest first
-        start = 0
-        while start < len(rows):
-            stop = start + 1
-            while stop < len(rows) and len(rows[stop]) * (stop + 1 - start) <= budget:
-                stop += 1
-            group = rows[start:stop]
-            audio = np.zeros((len(group), max(map(len, group))), np.float32)
-            for target, row in zip(audio, group, strict=True):
-                target[: len(row)] = row
-            lengths = torch.tensor([len(row) for row in group], device=self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=False):
-                texts += learner.read(*learner.features(torch.from_numpy(audio).to(self.device), lengths))
-            start = stop
-        speakers = [item.speaker for item in items]
-        clusters = speakers if all(speakers) and len(set(speakers)) > 1 else None
-        return score([item.text for item in items], texts, clusters=clusters)
+        self.average.module.eval()
+        budget = 2 * self.config.optim.batch_seconds * self.average.sample_rate
+        return scored(items, heard(self.average, items, budget, self.device))
 
     def _score_best(self) -> None:
         """Before and after for the card, from the looks, without hearing anything again."""
         best = load(self.folder / BEST)
         self.average.module.load_state_dict(best["model"])
-        kept = (best["step"], best.get("share", 1.0))
-        after = next(look for look in self.looks if (look["step"], look["share"]) == kept)
+        before, after = self.looks.made[0]["scores"], self.looks.scores(best["step"], best.get("share", 1.0))
         self.best_step = best["step"]
         for name in self.dev:
-            self.scores[name] = (self.looks[0]["scores"][name], after["scores"][name])
+            self.scores[name] = (before[name], after[name])
         if self.dev and self.best_step == 0 and self.step:
             self.tell("nothing was better than the model before; its weights are what is written")
 
@@ -368,8 +280,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "rest": json.dumps({
                 "step": self.step, "heard": self.heard, "goal": self.goal, "skipped": self.skipped, "done": self.done,
-                "stale": self.stale, "in_a_row": self.in_a_row, "looks": self.looks, "position": self.position,
-                "blended": self.blended,
+                "stale": self.looks.stale, "looks": self.looks.made, "in_a_row": self.in_a_row,
+                "position": self.position, "blended": self.blended,
             }),
         }  # fmt: skip
         store(state, self.folder / LAST)
@@ -379,11 +291,10 @@ class Run:
         self.learner.module.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for key, value in json.loads(state["rest"]).items():
+        rest = json.loads(state["rest"])
+        self.looks.restore(rest.pop("looks"), rest.pop("stale"))
+        for key, value in rest.items():
             setattr(self, key, value)
-        for look in self.looks:
-            look["first"] = tuple(look["first"])
-            look.setdefault("share", 1.0)
 
     def _tell_counts(self) -> None:
         assert self.feed is not None

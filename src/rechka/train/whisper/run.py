@@ -10,12 +10,14 @@ from typing import Any, cast
 import torch
 
 from rechka.errors import DataError, MissingExtra, ModelNotFound
-from rechka.evaluate.wer import Score, score
+from rechka.evaluate.wer import Score
 from rechka.features.whisper import WINDOW, WINDOW_S
 from rechka.hub.card import Card
 from rechka.train.finetune.feed import Feed
+from rechka.train.finetune.looks import scored
+from rechka.train.finetune.place import WORK, only_one, settle
 from rechka.train.finetune.report import Tick
-from rechka.train.finetune.run import WORK, Run, Tell, _nothing, _only_one, _settle
+from rechka.train.finetune.run import Run, Tell, nothing
 from rechka.train.finetune.survey import Spoken
 from rechka.train.whisper.checkpoint import find_checkpoint
 from rechka.train.whisper.config import WhisperConfig
@@ -24,7 +26,7 @@ from rechka.train.whisper.output import write_out
 from rechka.train.whisper.windows import WindowFeed
 
 
-def finetune_whisper(config: WhisperConfig, out: Path, *, tell: Tell = _nothing, tick: Tick = _nothing) -> Card:
+def finetune_whisper(config: WhisperConfig, out: Path, *, tell: Tell = nothing, tick: Tick = nothing) -> Card:
     """Run or resume a fine-tuning of Whisper, and write the model's folder.
 
     Args:
@@ -51,8 +53,8 @@ def finetune_whisper(config: WhisperConfig, out: Path, *, tell: Tell = _nothing,
         raise ModelNotFound(
             f"{config.model} is no Whisper checkpoint of transformers", remedy="name the folder with its config.json"
         )
-    with _only_one(out), _quiet():
-        _settle(config, out)
+    with only_one(out), _quiet():
+        settle(config, out)
         torch.manual_seed(config.seed)  # adapters begin with random numbers
         run = WhisperRun(config, open_whisper(folder, config), out / WORK, tell, tick)
         try:
@@ -125,10 +127,3 @@ def heard(learner: WhisperLearner, items: Sequence[Spoken]) -> list[str]:
     lengths = torch.tensor([len(item.samples) for item in items])
     device = learner.device
     return learner.read(*learner.features(audio.to(device), lengths.to(device)))
-
-
-def scored(items: Sequence[Spoken], texts: Sequence[str]) -> Score:
-    """Error rates, intervals over speakers where they are told apart."""
-    speakers = [item.speaker for item in items]
-    clusters = speakers if all(speakers) and len(set(speakers)) > 1 else None
-    return score([item.text for item in items], texts, clusters=clusters)
