@@ -31,7 +31,7 @@ from rechka.evaluate.wer import score
 from rechka.models import toy
 from rechka.options import DecoderOptions
 from rechka.recognizers import Asr, PhraseRecognizer, TwoPassRecognizer, assemble, make_vad
-from rechka.recognizers.phrased import PHRASED
+from rechka.recognizers.blocks import PHRASED
 from rechka.recognizers.two_pass import as_reader
 from rechka.recognizers.whole import WholePhrases
 from rechka.testing import say

@@ -15,7 +15,7 @@ class SegmenterOptions:
         expand_s: context kept on both sides of a phrase. T-one: 3 frames.
         max_phrase_s: a longer phrase is cut at its best pause. T-one: 2000 frames.
         vad: what tells speech from silence before a model that reads whole phrases: ``"silero"`` or ``"energy"``.
-            Models that read chunks tell it themselves. ``rechka.recognizers.phrased.PHRASED`` has the other values
+            Models that read chunks tell it themselves. ``rechka.recognizers.blocks.PHRASED`` has the other values
             that such models start with.
     """
 

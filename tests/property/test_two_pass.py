@@ -16,7 +16,7 @@ from rechka.errors import StreamFull
 from rechka.models import toy
 from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.recognizers import Asr, PhraseRecognizer, TwoPassRecognizer, assemble, two_pass
-from rechka.recognizers.phrased import PHRASED
+from rechka.recognizers.blocks import PHRASED
 from rechka.recognizers.two_pass import StreamReader, as_reader
 from rechka.recognizers.whole import WholePhrases
 from rechka.testing import chunkings, say, silence, toy_asr

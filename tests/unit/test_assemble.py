@@ -12,7 +12,7 @@ from rechka.errors import IncompatibleParts, UsageError
 from rechka.models import toy
 from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.recognizers import ChunkRecognizer, PhraseRecognizer, assemble, default_segmenter
-from rechka.recognizers.phrased import PHRASED
+from rechka.recognizers.blocks import PHRASED
 from rechka.testing import say
 from rechka.types import Encoded, Final
 

@@ -370,7 +370,7 @@ def _moved(word: Word, start: float) -> Word:
 def _speech(wav: F32) -> list[tuple[float, float]]:
     """Start and end of every stretch of speech, seconds, with a little silence on both sides; in order."""
     from rechka.recognizers.assemble import make_vad
-    from rechka.recognizers.phrased import PHRASED
+    from rechka.recognizers.blocks import PHRASED
 
     vad = make_vad("silero", SAMPLE_RATE)
     clock = Timeline(SAMPLE_RATE, vad.window)

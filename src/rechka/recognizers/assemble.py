@@ -12,8 +12,9 @@ from rechka.errors import IncompatibleParts, UsageError
 from rechka.models.whisper import WhisperModel
 from rechka.options import DecoderOptions, SegmenterOptions
 from rechka.protocols import AcousticModel, Decoder
+from rechka.recognizers.blocks import PHRASED
 from rechka.recognizers.chunked import ChunkRecognizer
-from rechka.recognizers.phrased import PHRASED, PhraseRecognizer
+from rechka.recognizers.phrased import PhraseRecognizer
 from rechka.recognizers.textless import EmbeddingRecognizer, LabelRecognizer
 from rechka.recognizers.whisper import WhisperRecognizer, check_beam
 from rechka.segmentation.vad import SILERO_FILE, EnergyVad, SileroVad, Vad

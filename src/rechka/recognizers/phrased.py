@@ -21,22 +21,15 @@ import numpy as np
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import SegmenterOptions
 from rechka.protocols import AcousticModel, Decoder
+from rechka.recognizers.blocks import BlockRecognizer
 from rechka.recognizers.chunked import DecoderFactory
 from rechka.recognizers.phrase import segment_of
-from rechka.recognizers.phrase_walk import Geometry, Walk, WalkState
+from rechka.recognizers.phrase_walk import WalkState
 from rechka.recognizers.stream import Stream
 from rechka.recognizers.talk import Talk, Teller
-from rechka.segmentation import FrameOptions, Segmenter
 from rechka.segmentation.vad import Vad
 from rechka.timeline import Timeline
 from rechka.types import F32, Event, Final, Frames, Hypothesis, Segment, State, Tokens
-
-PHRASED = SegmenterOptions(silence_threshold=0.7, min_silence_s=0.6, expand_s=0.2, max_phrase_s=22.0)
-"""Where phrases end by default. Silero's own threshold is 0.5 (0.3 here, since a lost word costs more than a little
-noise that is decoded for nothing); GigaAM was trained on pieces of up to 25 seconds."""
-
-BLOCK_S = 0.1
-"""Audio is taken in blocks of about this length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class PhraseProgress:
     talk: Talk
 
 
-class PhraseRecognizer:
+class PhraseRecognizer(BlockRecognizer):
     """Streams in, events out, for models that read whole phrases.
 
     A stream's events do not depend on how its audio was fed, on which other streams shared its steps, nor on how much
@@ -85,17 +78,10 @@ class PhraseRecognizer:
         if not partial_s > 0:
             raise UsageError(f"partial_s must be above 0, got {partial_s}", remedy="0.8 is the default")
         self.model = model
-        self.spec = model.spec
-        self.tokens = _check(model, vad)
+        self.tokens = _check(model)
+        super().__init__(model.spec, vad, segmenter_options, partial_s=partial_s, max_chunks=max_chunks)
         self.timeline = Timeline.of(model.spec)
         self.decoder_factory = decoder_factory
-        self.vad = vad
-        self.windows = Timeline(vad.sample_rate, vad.window)
-        options = FrameOptions.of(segmenter_options or PHRASED, self.windows)
-        self.geometry, options = Geometry.of(model.spec, vad.window, options, partial_s)
-        self.segmenter = Segmenter(options)
-        self.block = vad.window * max(1, round(BLOCK_S * vad.sample_rate / vad.window))
-        self.max_chunks = max_chunks
         self.max_batch = max_batch
         self.calibration = calibration
 
@@ -124,28 +110,10 @@ class PhraseRecognizer:
             drive=drive,
         )
 
-    def pending(self, stream: Stream) -> int:
-        """Blocks that wait in a stream's inbox, the last of a finished stream counted as whole."""
-        size, finished = stream.inbox.look()
-        return -(-size // self.block) if finished else size // self.block
-
-    def ready(self, stream: Stream) -> bool:
-        """True if ``step`` would make progress on it."""
-        return not stream.done and (stream.finished or len(stream.inbox) >= self.block)
-
     def step(self, streams: Sequence[Stream]) -> None:
         """Some audio of each of the ready streams. If anything raises, no stream has changed."""
         ready = [stream for stream in streams if self.ready(stream)]
-        portions = [self._portion(stream) for stream in ready]
-        heard, states = self.vad.step(
-            [_whole(audio, self.vad.window) if last else audio for audio, last in portions],
-            [stream.progress.vad for stream in ready],
-        )
-        walks = []
-        for stream, (audio, last), probabilities in zip(ready, portions, heard, strict=True):
-            walk = Walk(stream.segmenter, self.geometry, stream.progress.walk, partials=stream.partials)
-            walk.hear(audio, probabilities, last=last)
-            walks.append(walk)
+        portions, states, walks = self._walked(ready)
         notes = [(stream.decoder, note) for stream, walk in zip(ready, walks, strict=True) for note in walk.requests]
         decoded = self._decode([note.audio for _, note in notes], [note.frame for _, note in notes], notes)
         results: list[tuple[Talk, list[Event]]] = []
@@ -160,11 +128,6 @@ class PhraseRecognizer:
             stream.inbox.drop(len(audio))
             stream.outbox.extend(events)
             stream.done = last
-
-    def run(self, streams: Sequence[Stream]) -> None:
-        """Steps until none of the streams is ready."""
-        while any(self.ready(stream) for stream in streams):
-            self.step(streams)
 
     def read(self, phrases: Sequence[F32], *, hotwords: Mapping[str, float] | None = None) -> list[Segment]:
         """Phrases that others have cut, each decoded as it is; times count from its own start.
@@ -204,13 +167,6 @@ class PhraseRecognizer:
                 remedy="choose a decoder of the model's kind in its card",
             )
         return decoder
-
-    def _portion(self, stream: Stream) -> tuple[F32, bool]:
-        """The audio of the next step, and whether it is the last."""
-        size, finished = stream.inbox.look()
-        most = self.max_chunks * self.block
-        take = min(size, most) if finished else min(size // self.block * self.block, most)
-        return stream.inbox.peek(take), finished and take == size
 
     def _decode(
         self, audio: Sequence[F32], starts: Sequence[int], owners: Sequence[tuple[Decoder[Any], Any]]
@@ -267,21 +223,11 @@ class PhraseRecognizer:
         return replace(segment, words=words, end=max(end, words[-1].end) if words else end)
 
 
-def _whole(audio: F32, window: int) -> F32:
-    """With enough silence behind it that its last window is heard, whatever waits before it."""
-    return np.concatenate([audio, np.zeros(window - 1, dtype=np.float32)])
-
-
-def _check(model: AcousticModel, vad: Vad) -> Tokens:
+def _check(model: AcousticModel) -> Tokens:
     """The tokens of a model that this recogniser can run."""
     spec = model.spec
     if spec.chunk is not None:
         raise IncompatibleParts("the model reads chunks, not whole phrases", remedy="it needs ChunkRecognizer")
     if spec.tokens is None:
         raise IncompatibleParts("the model has no tokens, so nothing can be decoded", remedy="check the model's card")
-    if vad.sample_rate != spec.sample_rate:
-        raise IncompatibleParts(
-            f"the model hears {spec.sample_rate} Hz, the VAD {vad.sample_rate} Hz",
-            remedy="make the VAD for the model's sample rate",
-        )
     return spec.tokens

@@ -6,18 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol, cast
 
-import numpy as np
-
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import SegmenterOptions
 from rechka.protocols import Labeller
-from rechka.recognizers.phrase_walk import Geometry, Note, Noted, Walk, WalkState
-from rechka.recognizers.phrased import BLOCK_S, PHRASED
+from rechka.recognizers.blocks import BlockRecognizer
+from rechka.recognizers.phrase_walk import Note, Noted, WalkState
 from rechka.recognizers.stream import Stream
-from rechka.segmentation import FrameOptions, Segmenter
 from rechka.segmentation.vad import Vad
-from rechka.timeline import Timeline
-from rechka.types import F32, Event, Final, ModelSpec, Segment, State
+from rechka.types import Event, Final, ModelSpec, Segment, State
 
 
 class LabelModel(Labeller, Protocol):
@@ -37,7 +33,7 @@ class LabelProgress:
     walk: WalkState
 
 
-class LabelRecognizer:
+class LabelRecognizer(BlockRecognizer):
     """Streams in, events out: every phrase becomes a ``Final`` without text whose segment has the model's labels.
 
     Phrases are cut as ``PhraseRecognizer`` cuts them; there are no partials, and hotwords mean nothing.
@@ -56,19 +52,7 @@ class LabelRecognizer:
         self, model: LabelModel, vad: Vad, segmenter_options: SegmenterOptions | None = None, *, max_chunks: int = 320
     ) -> None:
         self.model = model
-        self.spec = model.spec
-        if vad.sample_rate != self.spec.sample_rate:
-            raise IncompatibleParts(
-                f"the model hears {self.spec.sample_rate} Hz, the VAD {vad.sample_rate} Hz",
-                remedy="make the VAD for the model's sample rate",
-            )
-        self.vad = vad
-        self.windows = Timeline(vad.sample_rate, vad.window)
-        options = FrameOptions.of(segmenter_options or PHRASED, self.windows)
-        self.geometry, options = Geometry.of(self.spec, vad.window, options, partial_s=1.0)
-        self.segmenter = Segmenter(options)
-        self.block = vad.window * max(1, round(BLOCK_S * vad.sample_rate / vad.window))
-        self.max_chunks = max_chunks
+        super().__init__(model.spec, vad, segmenter_options, partial_s=1.0, max_chunks=max_chunks)
 
     def open(
         self,
@@ -101,29 +85,10 @@ class LabelRecognizer:
             drive=drive,
         )
 
-    def pending(self, stream: Stream) -> int:
-        """Blocks that wait in a stream's inbox, the last of a finished stream counted as whole."""
-        size, finished = stream.inbox.look()
-        return -(-size // self.block) if finished else size // self.block
-
-    def ready(self, stream: Stream) -> bool:
-        """True if ``step`` would make progress on it."""
-        return not stream.done and (stream.finished or len(stream.inbox) >= self.block)
-
     def step(self, streams: Sequence[Stream]) -> None:
         """Some audio of each of the ready streams. If anything raises, no stream has changed."""
         ready = [stream for stream in streams if self.ready(stream)]
-        portions = [self._portion(stream) for stream in ready]
-        silence = np.zeros(self.vad.window - 1, np.float32)  # so that the last window is heard
-        heard, states = self.vad.step(
-            [np.concatenate([audio, silence]) if last else audio for audio, last in portions],
-            [stream.progress.vad for stream in ready],
-        )
-        walks = []
-        for stream, (audio, last), probabilities in zip(ready, portions, heard, strict=True):
-            walk = Walk(stream.segmenter, self.geometry, stream.progress.walk, partials=False)
-            walk.hear(audio, probabilities, last=last)
-            walks.append(walk)
+        portions, states, walks = self._walked(ready)
         labels = iter(self.model.labels([note.audio for walk in walks for note in walk.requests]))
         told = [
             [self._event(note, labels, stream) for note in walk.notes]
@@ -134,18 +99,6 @@ class LabelRecognizer:
             stream.inbox.drop(len(audio))
             stream.outbox.extend(events)
             stream.done = last
-
-    def run(self, streams: Sequence[Stream]) -> None:
-        """Steps until none of the streams is ready."""
-        while any(self.ready(stream) for stream in streams):
-            self.step(streams)
-
-    def _portion(self, stream: Stream) -> tuple[F32, bool]:
-        """The audio of the next step, and whether it is the last."""
-        size, finished = stream.inbox.look()
-        most = self.max_chunks * self.block
-        take = min(size, most) if finished else min(size // self.block * self.block, most)
-        return stream.inbox.peek(take), finished and take == size
 
     def _event(self, note: Noted, labels: Iterator[dict[str, Any]], stream: Stream) -> Event:
         if not isinstance(note, Note):

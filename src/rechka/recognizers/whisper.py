@@ -24,8 +24,8 @@ from rechka.errors import IncompatibleParts, UsageError
 from rechka.models.whisper import WhisperModel
 from rechka.options import SegmenterOptions
 from rechka.recognizers.asr import Asr
+from rechka.recognizers.blocks import PHRASED
 from rechka.recognizers.phrase_walk import Geometry
-from rechka.recognizers.phrased import PHRASED
 from rechka.recognizers.stream import Stream
 from rechka.recognizers.whisper_live import live
 from rechka.recognizers.whisper_modes import WINDOW, Chunked, Mode, Sequential, Setting, reported
