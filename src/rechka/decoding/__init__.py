@@ -7,7 +7,8 @@ from typing import Any
 from rechka.decoding.beam import CtcBeam
 from rechka.decoding.greedy import CtcGreedy
 from rechka.decoding.lm import LanguageModel, load_lm
-from rechka.decoding.transducer import TransducerBeam, TransducerGreedy
+from rechka.decoding.transducer import TransducerGreedy
+from rechka.decoding.transducer_beam import TransducerBeam
 from rechka.errors import IncompatibleParts, UsageError
 from rechka.options import DecoderOptions
 from rechka.protocols import Decoder, Transducer

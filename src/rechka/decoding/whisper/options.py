@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rechka.decoding.whisper.kernel import Search
 from rechka.errors import UsageError
 
 MODES = ("packed", "sequential", "chunked")
 TASKS = ("transcribe", "translate")
 VADS = ("silero", "energy", "none")
+_SEARCH = Search()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,14 @@ class WhisperOptions:
     batch_size: int = 8
     chunk_s: float = 30.0
     stride_s: float = 5.0
-    beam_size: int = 5
-    best_of: int = 5
-    patience: float = 1.0
-    length_penalty: float = 1.0
-    repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    max_new: int = 224
-    suppress: tuple[int, ...] = (-1,)
+    beam_size: int = _SEARCH.beam_size
+    best_of: int = _SEARCH.best_of
+    patience: float = _SEARCH.patience
+    length_penalty: float = _SEARCH.length_penalty
+    repetition_penalty: float = _SEARCH.repetition_penalty
+    no_repeat_ngram: int = _SEARCH.no_repeat_ngram
+    max_new: int = _SEARCH.max_new
+    suppress: tuple[int, ...] = _SEARCH.suppress
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     max_compression: float = 2.4
     min_logprob: float = -1.0
