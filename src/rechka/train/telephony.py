@@ -70,11 +70,12 @@ def variants(nodes: tuple[Node, ...]) -> int:
     """How many phrases a parsed template can give, a slot without end counted as thirty."""
     number = 1
     for kind, value in nodes:
-        assert kind == "text" or isinstance(value, tuple)
         if kind == "choice":
-            number *= sum(variants(branch) for branch in value)  # type: ignore[attr-defined]
+            assert isinstance(value, tuple)
+            number *= sum(variants(branch) for branch in value)
         elif kind == "slot":
-            name = value[0]  # type: ignore[index]
+            assert isinstance(value, tuple)
+            name = value[0]
             number *= variants(parse(SLOTS[name])) if name in SLOTS else _SLOT_PHRASES
     return number
 

@@ -62,14 +62,18 @@ def likely_forms(counts: Mapping[str, int], all_families: list[list[Form]], numb
     A form's rank is how often its family occurs, times the share of its ending among the occurrences of all families
     that can have it.
     """
-    used: Counter[str] = Counter()
-    possible: Counter[str] = Counter()
+    owners = Counter(word for family in all_families for word in {word for word, _ in family} if word in counts)
+    share = {
+        word: counts[word] / number for word, number in owners.items()
+    }  # a form of several words is each one's part
+    used: defaultdict[str, float] = defaultdict(float)
+    possible: defaultdict[str, float] = defaultdict(float)
     weights = []
     for family in all_families:
-        weight = sum(counts.get(word, 0) for word in {word for word, _ in family})
+        weight = sum(share.get(word, 0.0) for word in {word for word, _ in family})
         weights.append(weight)
         for word, ending in family:
-            used[ending] += counts.get(word, 0)
+            used[ending] += share.get(word, 0.0)
             possible[ending] += weight
     best: dict[str, float] = {}
     for family, weight in zip(all_families, weights, strict=True):
