@@ -1,6 +1,7 @@
 """Finish a card folder: weights stored in half, another language model, search and confidence; the card's sums renewed.
 
-    python recipes/embedded/halve.py MODEL_DIR OUT_DIR [--lm FILE.rlm] [--confidence SLOPE OFFSET] [--search NAME=VALUE ...]
+    python recipes/embedded/halve.py MODEL_DIR OUT_DIR [--lm FILE.rlm] [--confidence SLOPE OFFSET]
+                                     [--search NAME=VALUE ...]
 
 ``NAME=VALUE`` are settings of the search (``rechka.options.DecoderOptions``), as in the card. Results that the card
 lists belong to the old files and are left out. Model and language model together may take 40 MB.
