@@ -28,6 +28,7 @@
     ├── MissingExtra               missing_extra         (ImportError) an optional dependency is not installed
     ├── OutputError                output                (OSError) a result could not be written
     ├── DataError                  data                  (ValueError) a training or test record that cannot be used
+    │   └── DataNotFound           data.not_found        a manifest, table, archive or text that is not there
     ├── ServiceError
     │   ├── Overloaded             service.overloaded    no room for one more stream or request now
     │   ├── Draining               service.draining      the server is about to stop
@@ -111,6 +112,7 @@ class AudioNotFound(AudioError, FileNotFoundError):
     """The path does not exist or cannot be read."""
 
     code = "audio.not_found"
+    exit_code = 3
 
 
 class BadSamples(AudioError):
@@ -241,6 +243,18 @@ class DataError(RechkaError, ValueError):
     """A training or test record that cannot be used."""
 
     code = "data"
+
+
+class DataNotFound(DataError):
+    """A manifest, table, archive or text that is not there."""
+
+    code = "data.not_found"
+    exit_code = 3
+
+    @classmethod
+    def or_unreadable(cls, error: Exception, message: str, *, remedy: str = "") -> DataError:
+        """This error where a file was not found, else a ``DataError``."""
+        return (cls if isinstance(error, FileNotFoundError) else DataError)(message, remedy=remedy)
 
 
 class WorkerLost(RechkaError, RuntimeError):

@@ -84,7 +84,9 @@ def test_what_cannot_be_read_does_not_stop_the_rest(
     assert main(["evaluate", "toy", str(tmp_path / "t.csv")]) == 1
     assert "1 records could not be read" in capsys.readouterr().err
     assert main(["transcribe", str(tmp_path / "none.parquet"), "-m", "toy"]) == 1
-    assert main(["evaluate", "toy", str(tmp_path / "none.csv")]) == 1
+    assert main(["evaluate", "toy", str(tmp_path / "none.csv")]) == 3
+    assert main(["evaluate", "toy", str(tmp_path / "none.jsonl")]) == 3
+    assert main(["batch", str(tmp_path / "none.tar"), "--out", str(tmp_path / "o")]) == 3
     (tmp_path / "e.csv").write_text("path,text\n")
     assert main(["evaluate", "toy", str(tmp_path / "e.csv")]) == 1
     assert "no records" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from rechka.audio import container, mpeg, open_source
-from rechka.errors import EmptyAudio, UsageError
+from rechka.errors import EmptyAudio, NotAudio, UsageError
 from rechka.testing.audio import OneWay, ShortReads, tone, wav_bytes, wav_header
 from rechka.types import AudioChunk
 
@@ -336,3 +336,13 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
         "print(*sorted({'av', 'soundfile', 'sounddevice', 'soxr', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [("просто текст, не звук\n".encode() * 9, "the text 'просто текст'"), (b"\x00\xc3\xa5\xd0 no", r"b'\x00\xc3")],
+)
+def test_what_is_no_audio_is_shown_as_it_can_be_read(head: bytes, said: str) -> None:
+    with pytest.raises(NotAudio) as caught:
+        open_source(head)
+    assert said in caught.value.message

@@ -180,3 +180,19 @@ def test_what_a_file_must_be_comes_from_the_card_then_from_the_record(cache: Pat
     )
     assert stated.expected("model", lock).size == 5
     assert not lock.fits(stated.card)
+
+
+def test_an_unknown_name_is_told_shortly_with_what_is_like_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "call.wav").touch()
+    (tmp_path / "mine").mkdir()
+    for name, hint in (
+        ("gigaam-v3-rnn", "did you mean gigaam-v3-rnnt"),
+        ("call.wav", "a file of that name is here"),
+        ("mine", "write ./mine"),
+    ):
+        with pytest.raises(ModelNotFound) as caught:
+            find(name)
+        assert hint in caught.value.remedy
+        assert caught.value.remedy.endswith("rechka models list")
+        assert len(caught.value.remedy) < 160

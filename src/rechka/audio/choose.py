@@ -131,10 +131,19 @@ def sniffed(head: bytes, name: str) -> container.Found:
     found = container.sniff(head)
     if found is None:
         raise NotAudio(
-            f"{name} is of no known audio format, it begins with {head[:12]!r}",
-            remedy="give wav, mp3, flac, ogg, opus, m4a, webm or wma; for raw telephony bytes name their encoding",
+            f"{name} is of no known audio format, it begins with {_shown(head)}",
+            remedy="give wav, mp3, flac, ogg, opus, m4a, webm or wma; for raw telephone audio tell its encoding",
         )
     return found
+
+
+def _shown(head: bytes) -> str:
+    """The first bytes, as text where they are text."""
+    text = head[:48].decode("utf-8", "ignore")  # the last letter may be cut
+    readable = all(letter.isprintable() or letter in "\t\r\n" for letter in text)
+    if readable and len(text.encode()) >= min(len(head), 48) - 3:
+        return f"the text {text[:12]!r}"
+    return repr(head[:12])
 
 
 def empty(name: str) -> EmptyAudio:

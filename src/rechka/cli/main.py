@@ -125,7 +125,7 @@ def _report(error: Exception) -> int:
         say(error_line(error))
         return error.exit_code
     if isinstance(error, CLICK_ERROR):
-        message: str = error.format_message()  # type: ignore[attr-defined]
+        message: str = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         context = getattr(error, "ctx", None)
         if context is not None and message == context.get_help():  # a command without arguments
             say(message)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from rechka.errors import DataError, MissingExtra, RechkaError
+from rechka.errors import DataError, DataNotFound, MissingExtra, RechkaError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_BRACES = 100_000
@@ -93,7 +93,8 @@ def open_binary(place: str) -> IO[bytes]:
             file = system.open(path, "rb")
         return cast("IO[bytes]", io.BufferedReader(_Remote(place, file), PIECE_BYTES))
     except OSError as error:
-        raise DataError(f"cannot read {place}: {error}", remedy="check the name and the rights") from error
+        remedy = "check the name and the rights"
+        raise DataNotFound.or_unreadable(error, f"cannot read {place}: {error}", remedy=remedy) from error
 
 
 def expand(place: str) -> list[str]:

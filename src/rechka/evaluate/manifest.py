@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rechka.errors import DataError, OutputError
+from rechka.errors import DataError, DataNotFound, OutputError
 
 _KNOWN = ("audio_filepath", "duration", "text", "speaker")
 
@@ -53,7 +53,8 @@ def read(path: str | Path, *, require_text: bool = False) -> Iterator[Record]:
                 if line.strip():
                     yield _record(line, source, number, require_text)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
+        raise DataNotFound.or_unreadable(
+            error,
             f"a manifest must be a readable UTF-8 file, one JSON object a line, got {source}: {error}",
             remedy='write lines like {"audio_filepath": "a.wav", "text": "..."}',
         ) from error

@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +210,15 @@ def find(model: str | Path) -> Entry:
     for path, error in broken.items():  # the card was asked for and is there, but cannot be read
         if model in (path.stem, path.parent.name if path.name == CARD_FILE else None):
             raise error
-    names = ", ".join(entry.card.name for entry in known)
-    hint = f"; a folder of that name is here: write ./{model}" if Path(model).is_dir() else ""
+    near = get_close_matches(model.lower(), [entry.card.name for entry in known], n=3, cutoff=0.5)
+    hints = [f"did you mean {' or '.join(near)}?"] if near else []
+    if Path(model).is_dir():
+        hints.append(f"a folder of that name is here: write ./{model}")
+    elif Path(model).is_file():
+        hints.append("a file of that name is here; a model is a name, a folder or a card (.toml)")
     raise ModelNotFound(
         f"no model is called {model!r}; looked in {home() / 'cards'}, {home() / 'models'} and the package",
-        remedy=f"known names: {names or 'none'}{hint}",
+        remedy="; ".join([*hints, "all names: rechka models list"]),
     )
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rechka.errors import DataError
+from rechka.errors import DataError, DataNotFound
 from rechka.text.normalize import scoring
 
 ALPHABET = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
@@ -84,7 +84,8 @@ def read_sentences(path: str | Path) -> Iterator[str]:
                 if sentence := line.strip():
                     yield sentence
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(
+        raise DataNotFound.or_unreadable(
+            error,
             f"sentences must be a readable UTF-8 text file, one a line, got {source.name}: {error}",
             remedy="give a .txt or .txt.gz file",
         ) from error
