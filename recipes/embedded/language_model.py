@@ -123,7 +123,8 @@ def main() -> None:
     for title, model in (("whole", whole), ("pruned", small)):
         print(f"{title}: n-grams {model.model.sizes}")
         for name, (_, test) in sources.items():
-            print(f"  {name}: {lm.perplexity(model, test)}", flush=True)
+            if test:  # prompts of the training half have none
+                print(f"  {name}: {lm.perplexity(model, test)}", flush=True)
     lm.write_rlm(small, options.out)
     print(f"{options.out}: {options.out.stat().st_size} bytes")
     if options.arpa:
