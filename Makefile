@@ -35,11 +35,12 @@ run: $(VENV)/.base
 	@$(BIN)/rechka transcribe "$(RECORDING)"
 	@echo >&2
 	@echo "Try next:" >&2
-	@echo "  $(BIN)/rechka transcribe YOUR_FILES            wav, mp3, flac, ogg, opus; folders too" >&2
-	@echo "  $(BIN)/rechka transcribe FILE --format srt     subtitles; also txt, json, vtt, tsv, ctm" >&2
-	@echo "  $(BIN)/rechka listen --input $(RECORDING)   watch the words come as the recording plays" >&2
-	@echo "  $(BIN)/rechka models pull t-one                the model for real work, 144 MB" >&2
-	@echo "  make test                                    the test suite" >&2
+	@printf '  %-52s %s\n' \
+	  "$(BIN)/rechka transcribe YOUR_FILES" "mp3, flac, folders, ..." \
+	  "$(BIN)/rechka transcribe FILE --format srt" "or txt, json, vtt, ctm" \
+	  "$(BIN)/rechka listen --input $(RECORDING)" "words as it plays" \
+	  "$(BIN)/rechka models pull t-one" "for real work, 144 MB" \
+	  "make test" "the test suite" >&2
 
 test: $(VENV)/.test $(VENV)/.node
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
