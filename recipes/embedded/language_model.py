@@ -120,13 +120,13 @@ def main() -> None:
     print(f"{len(words)} words of {len(counts)} in the texts", flush=True)
     whole = lm.build(texts(), words, order=options.order)
     small = lm.prune(whole, max_bytes=int(options.max_mb * 1_000_000), least=(1, 2, 2))  # no trigram seen once
+    lm.write_rlm(small, options.out)
+    print(f"{options.out}: {options.out.stat().st_size} bytes")
     for title, model in (("whole", whole), ("pruned", small)):
         print(f"{title}: n-grams {model.model.sizes}")
         for name, (_, test) in sources.items():
             if test:  # prompts of the training half have none
                 print(f"  {name}: {lm.perplexity(model, test)}", flush=True)
-    lm.write_rlm(small, options.out)
-    print(f"{options.out}: {options.out.stat().st_size} bytes")
     if options.arpa:
         lm.write_arpa(small, options.arpa)
     if options.record:
