@@ -7,7 +7,7 @@ does not look at the data, a row's result depends on that row alone, whatever el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ from rechka.types import F32
 
 BINS = 2048
 CHANNELS = 16
-"""Convolutions whose input channels are no multiple of it stay: nothing is gained."""
+"""Convolutions whose input channels are no multiple of it stay, unless there are ``MANY``: nothing is gained."""
+MANY = 128
 MOVES = frozenset({"Concat", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Operations that move values and do not change them: rounding before them is the same, and moves fewer bytes."""
 CLIPS = np.linspace(0.2, 1.0, 81)
@@ -36,9 +37,9 @@ class _Product:
     node: Any
     weight: str
     axis: int
-    origin: str
-    readers: tuple[Any, ...]
-    """Nodes that read ``origin`` on the way to ``node``: it alone, or operations that move values."""
+    origins: Mapping[str, tuple[Any, ...]]
+    """Values that are rounded, alike if there are several; of each the nodes that read it on the way to ``node``: it
+    alone, or operations that move values."""
 
 
 def products(model: ModelProto, skip: frozenset[str] = frozenset()) -> list[_Product]:
@@ -56,8 +57,17 @@ def products(model: ModelProto, skip: frozenset[str] = frozenset()) -> list[_Pro
             continue
         axis = _channel_axis(node, tensor)
         if axis is not None and int(np.prod(tensor.dims)) >= MIN_SIZE:
-            found.append(_Product(node, tensor.name, axis, *paths.origin(node)))
+            found.append(_Product(node, tensor.name, axis, paths.origins(node)))
     return found
+
+
+def _alike(found: Iterable[_Product]) -> list[tuple[str, ...]]:
+    """Groups of values that have one scale, because a product reads them together."""
+    groups: dict[str, set[str]] = {}
+    for product in found:
+        group = set().union(product.origins, *(groups.get(name, ()) for name in product.origins))
+        groups |= dict.fromkeys(group, group)
+    return [tuple(sorted(group)) for group in {id(group): group for group in groups.values()}.values()]
 
 
 def _channel_axis(node: Any, weight: TensorProto) -> int | None:
@@ -67,8 +77,8 @@ def _channel_axis(node: Any, weight: TensorProto) -> int | None:
         return 1
     if node.op_type == "Gemm" and not attributes.get("transA"):
         return 0 if attributes.get("transB") else 1
-    if node.op_type == "Conv" and attributes.get("group", 1) == 1 and weight.dims[1] % CHANNELS == 0:
-        return 0
+    if node.op_type == "Conv" and attributes.get("group", 1) == 1:
+        return 0 if weight.dims[1] % CHANNELS == 0 or weight.dims[1] >= MANY else None
     return None
 
 
@@ -82,32 +92,34 @@ class _Paths:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
         self._results = {value.name for value in model.graph.output}
+        self._given = {value.name for value in model.graph.input}
 
-    def origin(self, node: Any) -> tuple[str, tuple[Any, ...]]:
-        """The value, as early as possible, that ``node``'s activation only rearranges, and who reads it for that."""
-        moves: list[Any] = []
-        origin = self._above(node.input[0], moves)
-        ours = {id(one) for one in (*moves, node)}
+    def origins(self, node: Any) -> dict[str, tuple[Any, ...]]:
+        """The values, as early as possible, that ``node``'s activation only rearranges, and who reads them for that."""
+        moves: dict[int, Any] = {}
+        found = dict.fromkeys(self._above(node.input[0], moves))
+        ours = {*moves, id(node)}
         private = all(
             id(reader) in ours and name not in self._results
-            for move in moves
+            for move in moves.values()
             for name in move.output
             for reader in self._readers.get(name, ())
         )
         if not moves or not private:
-            return node.input[0], (node,)
-        return origin, tuple(move for move in moves if origin in move.input)
+            return {node.input[0]: (node,)}
+        return {name: tuple(move for move in moves.values() if name in move.input) for name in found}
 
-    def _above(self, name: str, moves: list[Any]) -> str:
+    def _above(self, name: str, moves: dict[int, Any]) -> list[str]:
         node = self._writer.get(name)
         if node is None or node.op_type not in MOVES:
-            return name
-        inner: list[Any] = []
-        above = {self._above(source, inner) for source in (node.input if node.op_type == "Concat" else node.input[:1])}
-        if len(above) > 1:  # several values meet here
-            return name
-        moves += [node, *inner]
-        return above.pop()
+            return [name]
+        inner: dict[int, Any] = {}
+        sources = node.input if node.op_type == "Concat" else node.input[:1]
+        above = list(dict.fromkeys(one for source in sources for one in self._above(source, inner)))
+        if len(above) > 1 and self._given.intersection(above):
+            return [name]  # OpenVINO would round what comes from outside only where it meets the rest
+        moves |= {id(node): node, **inner}
+        return above
 
 
 @dataclass(slots=True)
@@ -155,19 +167,21 @@ def calibrate(
     Raises:
         BadModelFile: a value is not finite.
     """
-    names = sorted({product.origin for product in products(model, skip)})
+    groups = _alike(products(model, skip))
+    names = sorted(name for group in groups for name in group)
     watched = ModelProto()
     watched.CopyFrom(model)
     inputs = {value.name for value in model.graph.input}
     fresh = [name for name in names if name not in inputs | {value.name for value in model.graph.output}]
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in fresh)
     backend = OrtBackend(watched.SerializeToString(), threads=1)
-    observed = {name: _Observed() for name in names}
+    observed = {group: _Observed() for group in groups}
     for feed in feeds:
         out = backend.run(feed)
-        for name in names:
-            observed[name].add(feed[name] if name in inputs else out[name])
-    return {name: one.limit() for name, one in observed.items()}
+        for group in groups:
+            for name in group:
+                observed[group].add(feed[name] if name in inputs else out[name])
+    return {name: one.limit() for group, one in observed.items() for name in group}
 
 
 def quantise_static(
@@ -189,12 +203,14 @@ def quantise_static(
     fresh = [zero]
     nodes: list[Any] = []
     behind: dict[str, list[Any]] = {}
-    for origin in dict.fromkeys(product.origin for product in chosen):
+    centred = _centred(chosen)
+    for origin in dict.fromkeys(name for product in chosen for name in product.origins):
         scale = numpy_helper.from_array(np.asarray(limits[origin] / LEVELS, np.float32), f"{origin}_q8_scale")
         fresh.append(scale)
+        read = [f"{origin}_q8", scale.name, *([zero.name] if origin in centred else [])]
         behind[origin] = [
-            helper.make_node("QuantizeLinear", [origin, scale.name, zero.name], [f"{origin}_q8"]),
-            helper.make_node("DequantizeLinear", [f"{origin}_q8", scale.name, zero.name], [f"{origin}_dq8"]),
+            helper.make_node("QuantizeLinear", [origin, scale.name, zero.name], read[:1]),
+            helper.make_node("DequantizeLinear", read, [f"{origin}_dq8"]),
         ]
     for weight, axis in dict.fromkeys((product.weight, product.axis) for product in chosen):
         values, scales = _quantised_weight(tensors[weight], axis)
@@ -202,9 +218,14 @@ def quantise_static(
         fresh += [numpy_helper.from_array(values, inputs[0]), numpy_helper.from_array(scales, inputs[1])]
         nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{weight}_dq8_{axis}"], axis=axis))
     for product in chosen:
+        if not centred.intersection(product.origins):
+            bias = _shifted_bias(product, tensors, limits[next(iter(product.origins))] / LEVELS)
+            fresh.append(bias)
+            product.node.input[2:] = [bias.name]
         product.node.input[1] = f"{product.weight}_dq8_{product.axis}"
-        for reader in product.readers:
-            reader.input[:] = [f"{n}_dq8" if n == product.origin else n for n in reader.input]
+        for origin, readers in product.origins.items():
+            for reader in readers:
+                reader.input[:] = [f"{n}_dq8" if n == origin else n for n in reader.input]
     for value in graph.input:
         nodes += behind.get(value.name, [])
     for node in graph.node:
@@ -218,6 +239,30 @@ def quantise_static(
     graph.node.extend(nodes)
     graph.initializer.extend([*kept, *fresh])
     return quantised
+
+
+def _centred(chosen: Sequence[_Product]) -> set[str]:
+    """Rounded values that are read as what they are; all others are read from 0 upwards, as bytes are.
+
+    What they are then too large by is the same for all of them and goes into the bias of the convolution that reads
+    them, so that no engine need reckon with it. Products, and convolutions that pad with zeros, cannot do that.
+    """
+    centred: set[str] = set()
+    for product in chosen:
+        padded = any(a.name in ("pads", "auto_pad") and any((*a.ints, a.s)) for a in product.node.attribute)
+        if product.node.op_type != "Conv" or padded:
+            centred.update(product.origins)
+    return {name for group in _alike(chosen) if centred.intersection(group) for name in group}
+
+
+def _shifted_bias(product: _Product, tensors: Mapping[str, TensorProto], scale: float) -> TensorProto:
+    """The bias of a convolution whose activation is read from 0 upwards instead of around ``ZERO_POINT``."""
+    values, scales = _quantised_weight(tensors[product.weight], product.axis)
+    sums = values.reshape(len(values), -1).sum(axis=1, dtype=np.int64)
+    bias = -ZERO_POINT * float(np.float32(scale)) * scales.astype(np.float64) * sums
+    if len(product.node.input) > 2:
+        bias = bias + numpy_helper.to_array(tensors[product.node.input[2]])
+    return numpy_helper.from_array(bias.astype(np.float32), f"{product.node.output[0]}_q8_bias")
 
 
 def _quantised_weight(tensor: TensorProto, axis: int) -> tuple[NDArray[np.int8], F32]:

@@ -35,6 +35,8 @@ LAYERED = ("mhsa", "conv")
 EXACT = ("spectrum", "mel", "scores")
 """Products that stay in float32: the front end, whose values span many powers of ten, and the last one."""
 MASKED = -10000.0
+PIECE = 512
+"""Inner channels of the gated feed-forward parts computed together: what is between them stays in the cache."""
 TOGETHER = (22, 2)
 """Neighbouring frequencies per row of the products that stand for the two subsampling convolutions; measured."""
 RMS_GUARD = 1e-8
@@ -170,9 +172,9 @@ class _Writer:
         following: dict[str, list[str]] = {name: [] for name in config.state_shapes}
         x = self.subsample(self.features(following), following)
         x = self.encode(x, following)
-        head = self.plain.weight(self.get("decoder.decoder_layers.0.weight")[:, :, 0].T)
-        logits = g.op("MatMul", x, head, name=EXACT[2])
-        logits = self.plain.decode(logits, "", self.get("decoder.decoder_layers.0.bias"))
+        head = self.get("decoder.decoder_layers.0.weight")[:, :, 0].T
+        bias = self.get("decoder.decoder_layers.0.bias")
+        logits = self.exact(x, head, EXACT[2], bias, half=self.precision == "fp16")
         logits = g.reshape(logits, self.batch, -1, config.num_tokens)
         g.op("LogSoftmax", logits, axis=-1, name="logprobs")
         if self.form == "portable":
@@ -210,7 +212,7 @@ class _Writer:
         following["preprocessing"] = [g.slice(joined, 1, -frontend.CONTEXT, None)]
         hops = g.reshape(joined, 0, -1, frontend.HOP)
         frames = g.concat(2, g.slice(hops, 1, 0, -1), g.slice(hops, 1, 1, None))
-        spectrum = g.op("MatMul", g.reshape(frames, -1, frontend.WINDOW), g.const(frontend.dft_table()), name=EXACT[0])
+        spectrum = self.exact(g.reshape(frames, -1, frontend.WINDOW), frontend.dft_table(), EXACT[0])
         bins = frontend.WINDOW // 2 + 1
         real, imaginary = g.split(g.op("Mul", spectrum, spectrum), 1, bins, bins)
         power = g.op("Add", real, imaginary)
@@ -233,7 +235,7 @@ class _Writer:
                 kept = g.transpose(g.reshape(kept, 0, past, mels, channels), 0, 3, 1, 2)
             following[part] = [kept]
             arithmetic = self.fast if index else self.plain  # the features themselves are not rounded to 8 bits
-            x = self.silu(self.convolve(index, x, arithmetic))
+            x = self.convolve(index, x, arithmetic)
             x = g.reshape(x, self.batch, -1, config.mels_after[index] * config.conv_channels[index])
         x = g.reshape(x, -1, config.mels_after[1] * config.conv_channels[1])
         # The checkpoint's order of inputs is channel-major, the order here is frequency-major.
@@ -242,7 +244,7 @@ class _Writer:
         return self.rms_norm(x, "encoder.pre_encode.out_norm")
 
     def convolve(self, index: int, x: str, arithmetic: FloatArithmetic) -> str:
-        """A subsampling convolution as a matrix product: (B, past + T, in) to rows (B * T / stride, out).
+        """A subsampling convolution and SiLU as a matrix product: (B, past + T, in) to rows (B * T / stride, out).
 
         Frames are frequency-major, channel-minor. The frames that an output frame sees make one row, which is also the
         unit of quantisation; from it, windows of frequencies are cut that yield ``together`` neighbouring outputs at
@@ -256,6 +258,8 @@ class _Writer:
         if not self.fused and not isinstance(arithmetic, Int8Arithmetic) and (index or self.form == "published"):
             x = g.transpose(g.reshape(x, 0, -1, mels + width - 1, channels), 0, 3, 1, 2)
             x = g.op("Conv", x, arithmetic.weight(weight), arithmetic.weight(bias), strides=[step, 1])
+            # Exact, as OpenVINO rounds right behind it, in the convolution itself.
+            x = g.op("Mul", x, g.op("Sigmoid", x))
             return g.reshape(g.transpose(x, 0, 2, 3, 1), -1, mels * out)
         together = next(size for size in (TOGETHER[index], 2, 1) if mels % size == 0)
         rows, factor = arithmetic.encode_windows(x, taps, step, (mels + width - 1) * channels)
@@ -266,10 +270,12 @@ class _Writer:
         matrix = np.zeros((taps, together + width - 1, channels, together, out), np.float32)
         for position in range(together):
             matrix[:, position : position + width, :, position] = weight.transpose(2, 3, 1, 0)
-        product = arithmetic.multiply(
-            g.reshape(g.concat(1, *windows), -1, taps * span), matrix.reshape(taps * span, together * out)
-        )
-        return arithmetic.decode(g.reshape(product, -1, mels * out), factor, np.tile(bias, mels))
+        rows = g.reshape(g.concat(1, *windows), -1, taps * span)
+        weight = matrix.reshape(taps * span, together * out)
+        if isinstance(self.fast, ConvolutionArithmetic):
+            return g.reshape(self.fast.linear(rows, weight, np.tile(bias, together), silu=True), -1, mels * out)
+        product = g.reshape(arithmetic.multiply(rows, weight), -1, mels * out)
+        return self.silu(arithmetic.decode(product, factor, np.tile(bias, mels)))
 
     def fold_batch_norm(self, conv: str, norm: str) -> tuple[F32, F32]:
         """A convolution's weight and bias with the BatchNorm after it worked in."""
@@ -319,20 +325,42 @@ class _Writer:
         x, _ = self.add_norm(x, *self.feed_forward(normed, f"{name}.feed_forward2"), f"{name}.norm_out", last=True)
         return x, weights, kept, history
 
-    def feed_forward(self, x: str, name: str) -> tuple[str, F32]:
-        """Half of the gated feed-forward, its last bias not yet added."""
-        linear = self.fast.linear
-        gate = linear(x, self.get(f"{name}.linear1.weight").T, self.get(f"{name}.linear1.bias"))
-        value = linear(x, self.get(f"{name}.linearv.weight").T, self.get(f"{name}.linearv.bias"))
-        if self.form == "portable":
-            # So that no engine works the SiLU into the product before it.
-            product = self.graph.op("Mul", self.graph.op("Mul", gate, value), self.sigmoid(gate))
-        else:
-            product = self.graph.op("Mul", self.silu(gate), value)
-        return linear(product, 0.5 * self.get(f"{name}.linear2.weight").T), 0.5 * self.get(f"{name}.linear2.bias")
+    def feed_forward(self, x: str, name: str) -> tuple[str, F32 | None]:
+        """Half of the gated feed-forward, and its last bias if it is not yet added."""
+        g, linear = self.graph, self.fast.linear
+        gates, values = (self.get(f"{name}.{part}.weight").T for part in ("linear1", "linearv"))
+        gate_bias, value_bias = (self.get(f"{name}.{part}.bias") for part in ("linear1", "linearv"))
+        inner = len(gate_bias)
+        size = PIECE if self.form == "portable" and inner % PIECE == 0 else inner
+        pieces = []
+        for start in range(0, inner, size):
+            piece = slice(start, start + size)
+            gate = linear(x, gates[:, piece], gate_bias[piece])
+            value = linear(x, values[:, piece], value_bias[piece])
+            if self.form == "portable":
+                # So that no engine works the SiLU into the product before it.
+                pieces.append(g.op("Mul", g.op("Mul", gate, value), self.sigmoid(gate)))
+            else:
+                pieces.append(g.op("Mul", self.silu(gate), value))
+        return self.last(
+            g.concat(1, *pieces), 0.5 * self.get(f"{name}.linear2.weight").T, 0.5 * self.get(f"{name}.linear2.bias")
+        )
 
-    def convolution(self, x: str, name: str, history: str) -> tuple[str, F32, str]:
-        """The convolution module, its last bias not yet added, and its history (B, D, kernel - 1)."""
+    def exact(self, x: str, weight: F32, name: str, bias: F32 | None = None, *, half: bool = False) -> str:
+        """A product that stays in float32, under a name by which it is known; ``half``: how its weights are stored."""
+        if self.form == "portable":
+            return ConvolutionArithmetic(self.graph, half=half).linear(x, weight, bias, name=name)
+        arithmetic = FloatArithmetic(self.graph, half=half)
+        return arithmetic.decode(self.graph.op("MatMul", x, arithmetic.weight(weight), name=name), "", bias)
+
+    def last(self, x: str, weight: F32, bias: F32) -> tuple[str, F32 | None]:
+        """The last product of a part, and its bias if that is still to be added."""
+        if isinstance(self.fast, ConvolutionArithmetic):
+            return self.fast.linear(x, weight, bias), None
+        return self.fast.linear(x, weight), bias
+
+    def convolution(self, x: str, name: str, history: str) -> tuple[str, F32 | None, str]:
+        """The convolution module, its last bias if not yet added, and its history (B, D, kernel - 1)."""
         g, config = self.graph, self.config
         dim, past = config.d_model, config.conv_kernel_size - 1
         weight, bias = self.get(f"{name}.pointwise_conv1.weight")[:, :, 0].T, self.get(f"{name}.pointwise_conv1.bias")
@@ -350,8 +378,8 @@ class _Writer:
             joined = g.concat(2, g.reshape(history, 0, dim, past), g.transpose(gated, 0, 2, 1))
             kept = g.slice(joined, 2, -past, None)
             mixed = g.transpose(self.silu(self.depthwise(joined, weight, bias)), 0, 2, 1)
-        out = self.fast.linear(g.reshape(mixed, -1, dim), self.get(f"{name}.pointwise_conv2.weight")[:, :, 0].T)
-        return out, self.get(f"{name}.pointwise_conv2.bias"), kept
+        weight, bias = self.get(f"{name}.pointwise_conv2.weight")[:, :, 0].T, self.get(f"{name}.pointwise_conv2.bias")
+        return *self.last(g.reshape(mixed, -1, dim), weight, bias), kept
 
     def depthwise(self, x: str, weight: F32, bias: F32) -> str:
         """(B, D, kernel - 1 + T) to (B, D, T)."""
@@ -381,8 +409,8 @@ class _Writer:
 
     # ---- attention ----
 
-    def attention(self, index: int, x: str, weights: str, past: str | None) -> tuple[str, F32, str, str]:
-        """Rows with the last bias not yet added, the attention weights, and what to remember of the input."""
+    def attention(self, index: int, x: str, weights: str, past: str | None) -> tuple[str, F32 | None, str, str]:
+        """Rows, the last bias if not yet added, the attention weights, and what to remember of the input."""
         g, config = self.graph, self.config
         name = f"encoder.layers.{index}.self_attn"
         chunk = config.chunk_size // (2 if config.slow(index) else 1)
@@ -401,8 +429,8 @@ class _Writer:
             weights = g.op("Softmax", scores, axis=-1)
         # Layers that share scores share the mask too, hence the weights.
         mixed = g.reshape(g.transpose(g.op("MatMul", weights, value), 0, 2, 1, 3), -1, config.d_model)
-        out = self.fast.linear(mixed, self.get(f"{name}.linear_out.weight").T)
-        return out, self.get(f"{name}.linear_out.bias"), weights, kept
+        weight, bias = self.get(f"{name}.linear_out.weight").T, self.get(f"{name}.linear_out.bias")
+        return *self.last(mixed, weight, bias), weights, kept
 
     def linear(self, name: str, x: str) -> str:
         return self.fast.linear(x, self.get(f"{name}.weight").T, self.get(f"{name}.bias"))
@@ -476,10 +504,16 @@ class _Writer:
             return g.op("Sigmoid", x)
         x = g.op("Clip", x, g.const(-SIGMOID_END), g.const(SIGMOID_END))
         square = g.op("Mul", x, x)
-        total = g.const(SIGMOID[-1])
-        for factor in SIGMOID[-2::-1]:
-            total = g.op("Add", g.op("Mul", total, square), g.const(factor))
-        return g.op("Add", g.op("Mul", total, x), g.const(0.5))
+        fourth = g.op("Mul", square, square)
+        # By halves, so that steps need not wait for each other.
+        pairs = [self.multiply_add(square, g.const(SIGMOID[i + 1]), g.const(SIGMOID[i])) for i in (0, 2, 4)]
+        low = self.multiply_add(fourth, pairs[1], pairs[0])
+        high = self.multiply_add(fourth, g.const(SIGMOID[6]), pairs[2])
+        total = self.multiply_add(high, g.op("Mul", fourth, fourth), low)
+        return self.multiply_add(total, x, g.const(0.5))
+
+    def multiply_add(self, one: str, other: str, third: str) -> str:
+        return self.graph.op("Add", self.graph.op("Mul", one, other), third)
 
     def rms_norm(self, x: str, name: str) -> str:
         g, weight = self.graph, self.graph.const(self.get(f"{name}.weight"))
@@ -494,12 +528,15 @@ class _Writer:
         rms = g.op("Mul", norm, g.const(1 / math.sqrt(len(self.get(f"{name}.weight")))))
         return g.op("Mul", g.op("Div", x, g.op("Add", rms, g.const(RMS_GUARD))), weight)
 
-    def add_norm(self, x: str, change: str, bias: F32, name: str, *, last: bool = False) -> tuple[str, str]:
+    def add_norm(self, x: str, change: str, bias: F32 | None, name: str, *, last: bool = False) -> tuple[str, str]:
         """RMSNorm(x + change + bias), and the sum itself unless it is the last use."""
         g = self.graph
         if not self.fused:
-            total = g.op("Add", x, g.op("Add", change, self.plain.weight(bias)))
+            if bias is not None:
+                change = g.op("Add", change, self.plain.weight(bias))
+            total = self.fast.add(x, change, self.config.d_model)
             return self.rms_norm(total, name), total
+        assert bias is not None
         weight = g.const(self.get(f"{name}.weight"))
         normed, total = f"n_{name}", "" if last else f"s_{name}"
         g.ops(
