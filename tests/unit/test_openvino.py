@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,7 +16,7 @@ pytest.importorskip("openvino", reason="needs rechka[openvino]")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from rechka.backends import cpu_engine, open_backend  # noqa: E402
-from rechka.backends.openvino import MAX_SHAPES, OpenVinoBackend, cache_folder  # noqa: E402
+from rechka.backends.openvino import MAX_SHAPES, OpenVinoBackend, cache_folder, trim_cache  # noqa: E402
 from rechka.backends.ort import OrtBackend  # noqa: E402
 from rechka.errors import BadModelFile, ModelNotFound, UsageError  # noqa: E402
 
@@ -157,3 +158,15 @@ def test_the_cache_follows_the_base_directory(tmp_path: Path, monkeypatch: pytes
     assert cache_folder() == tmp_path / "cache/rechka/openvino"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() == Path.home() / ".cache/rechka/openvino"
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "middle", "old")):
+        (tmp_path / f"{name}.blob").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{name}.blob", (1e9 - age, 1e9 - age))
+    (tmp_path / "other.txt").write_bytes(bytes(1000))
+    trim_cache(tmp_path, 300)
+    assert len(list(tmp_path.iterdir())) == 4
+    trim_cache(tmp_path, 200)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.blob", "middle.blob", "other.txt"}
+    trim_cache(tmp_path / "missing", 0)

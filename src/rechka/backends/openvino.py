@@ -33,6 +33,9 @@ Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 MAX_SHAPES = 6
 """Compiled shapes that are kept, each of about three times the size of the file."""
 
+MAX_CACHE_BYTES = 4 << 30
+"""What compiled graphs may take on disk: all shapes of two models of T-one's size in float32, of eight in 8 bits."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,23 @@ def cache_folder() -> Path:
     """Where compiled graphs are kept, as the XDG base directory specification says; may be deleted at any time."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "rechka" / "openvino"
+
+
+def trim_cache(folder: Path, most: int) -> None:
+    """Delete the compiled graphs that were not used for longest until the rest takes ``most`` bytes; none is missed."""
+    found = []
+    try:
+        for path in folder.glob("*.blob"):
+            at = path.stat()
+            found.append((max(at.st_atime, at.st_mtime), at.st_size, path))
+        size = sum(item[1] for item in found)
+        for _, bytes_, path in sorted(found, key=lambda item: item[0]):
+            if size <= most:
+                break
+            path.unlink(missing_ok=True)
+            size -= bytes_
+    except OSError as error:  # another process deletes too, or may and this one may not
+        _log.debug("the cache %s was not trimmed: %s", folder, error)
 
 
 @dataclass(slots=True)
@@ -198,6 +218,7 @@ class OpenVinoBackend:
             compiled = self._core.compile_model(graph, "CPU", self._settings)
         except RuntimeError as error:
             raise self._bad(error) from error
+        trim_cache(cache_folder(), MAX_CACHE_BYTES)
         requests: SimpleQueue[_Place] = SimpleQueue()
         for _ in range(self._streams):
             requests.put(_Place(compiled.create_infer_request()))
