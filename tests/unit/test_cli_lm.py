@@ -79,10 +79,10 @@ def test_prunes_to_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
-        (["lm", "build", "missing.txt", "--out", "lm.rlm"], 1, "missing.txt"),
+        (["lm", "build", "missing.txt", "--out", "lm.rlm"], 3, "missing.txt"),
         (["lm", "build", "TEXTS", "--out", "lm.bin"], 2, "--out ends in"),
         (["lm", "build", "TEXTS:0", "--out", "lm.rlm"], 2, "at least once"),
-        (["lm", "tune", "missing.jsonl", "--model", "rechka-mini"], 1, "missing.jsonl"),
+        (["lm", "tune", "missing.jsonl", "--model", "rechka-mini"], 3, "missing.jsonl"),
         (["lm", "tune", "missing.jsonl", "--model", "toy"], 3, "no language model"),
     ],
 )
