@@ -1,6 +1,6 @@
 """The mean of several checkpoints' weights: runs from one start often do better together than each alone.
 
-    python recipes/embedded/average.py WORK/run_long/last.pt WORK/run_mosaics/last.pt --out WORK/mean.pt
+python recipes/embedded/average.py WORK/run_long/last.pt WORK/run_mosaics/last.pt --out WORK/mean.pt
 """
 
 from __future__ import annotations
