@@ -101,7 +101,7 @@ def test_what_cannot_be_measured_is_told(recording, capsys, tmp_path):
     assert (code, out) == (2, "")
     assert "no call got a final" in err
     code, _, err = bench(str(tmp_path / "none.wav"), "-n", "1", capsys=capsys)
-    assert code == 1
+    assert code == 3
     assert "audio.not_found" in err
     code, _, err = bench(recording, "-m", "no-such-model", "-n", "1", capsys=capsys)
     assert code == 4

@@ -369,7 +369,7 @@ def test_rechka_stream_prints_what_the_server_hears(server, tmp_path, capfd):
     assert [line.split("] ", 1)[-1].split("  ")[-1] for line in lines] == ["привет мир", "как дела"]
     assert rechka([*args, "--json"]) == 0
     assert texts([json.loads(line) for line in capfd.readouterr().out.splitlines()]) == ["привет мир", "как дела"]
-    assert rechka(["stream", str(tmp_path / "none.wav"), "--server", server.http]) == 1
+    assert rechka(["stream", str(tmp_path / "none.wav"), "--server", server.http]) == 3
 
 
 def test_tls(certificate):
