@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from rechka.export.arithmetic import ConvolutionArithmetic, FloatArithmetic
-from rechka.export.graph import MICROSOFT, Graph
 from rechka.export.quantize import Int8Arithmetic
 from rechka.export.quantize_static import calibrate, quantise_static
+from rechka.export.tone_attention import AttentionParts
 from rechka.export.verify import probe_signal
 from rechka.features import tone as frontend
 from rechka.nn.tone_config import VOCABULARY, ToneConfig
@@ -34,19 +34,10 @@ LAYERED = ("mhsa", "conv")
 """Parts of the state that have one piece per layer."""
 EXACT = ("spectrum", "mel", "scores")
 """Products that stay in float32: the front end, whose values span many powers of ten, and the last one."""
-MASKED = -10000.0
 PIECE = 512
 """Inner channels of the gated feed-forward parts computed together: what is between them stays in the cache."""
 TOGETHER = (22, 2)
 """Neighbouring frequencies per row of the products that stand for the two subsampling convolutions; measured."""
-RMS_GUARD = 1e-8
-NORM_EPSILON = 1e-5
-BATCH_NORM_EPSILON = 1e-5
-SIGMOID_END = 7.0
-SIGMOID = (0.24762925, -0.018240314, 0.0011952062, -5.0979942e-5, 1.2834697e-6, -1.7166605e-8, 9.3619881e-11)
-"""x P(x * x) + 1/2 is the sigmoid within 0.001 if x is held within SIGMOID_END: the least largest error (Lawson).
-
-That is a quarter of the smallest step that 8 bits can tell; without exponential and division it is much faster."""
 
 
 def metadata(config: ToneConfig, form: str, precision: str) -> dict[str, str]:
@@ -127,35 +118,11 @@ def _part(name: str) -> str:
     return next((part for part in LAYERED if stem.startswith(f"{part}_") and stem[len(part) + 1 :].isdigit()), stem)
 
 
-class _Writer:
-    """The graph of one model. Shapes: B streams, T frames of 30 ms, R = B * T rows, D width."""
-
-    def __init__(
-        self, weights: Mapping[str, Any], config: ToneConfig, form: str, precision: str, state: str,
-        *, rounded: bool = False,
-    ) -> None:  # fmt: skip
-        """``rounded``: what stands between the products will be rounded to 8 bits, and need not be more exact."""
-        self.config = config
-        self.rounded = rounded
-        self.form, self.precision, self.state = form, precision, state
-        self.graph = Graph()
-        self.fused = form == "block"
-        plain = FloatArithmetic(self.graph, half=precision == "fp16")
-        self.plain = plain
-        self.fast = (
-            ConvolutionArithmetic(self.graph, half=precision == "fp16")
-            if form == "portable"
-            else Int8Arithmetic(self.graph) if precision == "int8" else plain
-        )  # fmt: skip
-        self.weights = weights
-        self.parts: dict[str, list[str]] = {}
-
-    def get(self, name: str) -> F32:
-        return np.asarray(self.weights[name], np.float32)
-
-    # ---- the whole ----
+class _Writer(AttentionParts):
+    """The graph of one model: front end, subsampling, encoder, head."""
 
     def model(self) -> Any:
+        """The whole graph as ``onnx.ModelProto``."""
         g, config = self.graph, self.config
         sources = state_inputs(config, self.form)
         self.batch = g.op("Shape", next(iter(sources)), end=1)
@@ -201,8 +168,6 @@ class _Writer:
             },
             metadata(config, self.form, self.precision),
         )
-
-    # ---- front end ----
 
     def features(self, following: dict[str, list[str]]) -> str:
         """Log-mel rows (B * F, mels)."""
@@ -277,15 +242,6 @@ class _Writer:
         product = g.reshape(arithmetic.multiply(rows, weight), -1, mels * out)
         return self.silu(arithmetic.decode(product, factor, np.tile(bias, mels)))
 
-    def fold_batch_norm(self, conv: str, norm: str) -> tuple[F32, F32]:
-        """A convolution's weight and bias with the BatchNorm after it worked in."""
-        gain = self.get(f"{norm}.weight") / np.sqrt(self.get(f"{norm}.running_var") + BATCH_NORM_EPSILON)
-        weight = self.get(f"{conv}.weight")
-        bias = (self.get(f"{conv}.bias") - self.get(f"{norm}.running_mean")) * gain + self.get(f"{norm}.bias")
-        return weight * gain.reshape(-1, *([1] * (weight.ndim - 1))), bias
-
-    # ---- encoder ----
-
     def encode(self, x: str, following: dict[str, list[str]]) -> str:
         """The Conformer blocks over rows (R, D)."""
         g, config = self.graph, self.config
@@ -308,10 +264,6 @@ class _Writer:
                 pair = g.reshape(x, -1, 1, config.d_model)
                 x = g.op("Add", g.reshape(g.concat(1, pair, pair), -1, config.d_model), skip)
         return x
-
-    def length(self, x: str) -> str:
-        """T of (B, T, ...) as (1,) int64."""
-        return self.graph.op("Shape", x, start=1, end=2)
 
     def layer(self, index: int, x: str, weights: str, past: str | None, history: str) -> tuple[str, str, str, str]:
         """One block: rows, attention weights to share, what attention and convolution remember."""
@@ -345,19 +297,6 @@ class _Writer:
         return self.last(
             g.concat(1, *pieces), 0.5 * self.get(f"{name}.linear2.weight").T, 0.5 * self.get(f"{name}.linear2.bias")
         )
-
-    def exact(self, x: str, weight: F32, name: str, bias: F32 | None = None, *, half: bool = False) -> str:
-        """A product that stays in float32, under a name by which it is known; ``half``: how its weights are stored."""
-        if self.form == "portable":
-            return ConvolutionArithmetic(self.graph, half=half).linear(x, weight, bias, name=name)
-        arithmetic = FloatArithmetic(self.graph, half=half)
-        return arithmetic.decode(self.graph.op("MatMul", x, arithmetic.weight(weight), name=name), "", bias)
-
-    def last(self, x: str, weight: F32, bias: F32) -> tuple[str, F32 | None]:
-        """The last product of a part, and its bias if that is still to be added."""
-        if isinstance(self.fast, ConvolutionArithmetic):
-            return self.fast.linear(x, weight, bias), None
-        return self.fast.linear(x, weight), bias
 
     def convolution(self, x: str, name: str, history: str) -> tuple[str, F32 | None, str]:
         """The convolution module, its last bias if not yet added, and its history (B, D, kernel - 1)."""
@@ -406,144 +345,6 @@ class _Writer:
         before = g.concat(1, g.reshape(self.parts["reduction"][0], 0, 1, dim), g.slice(frames, 1, 1, -1, step=2))
         taps = g.concat(2, before, g.reshape(frames, self.batch, -1, 2 * dim))
         return self.fast.linear(g.reshape(taps, -1, 3 * dim), weight, bias)
-
-    # ---- attention ----
-
-    def attention(self, index: int, x: str, weights: str, past: str | None) -> tuple[str, F32 | None, str, str]:
-        """Rows, the last bias if not yet added, the attention weights, and what to remember of the input."""
-        g, config = self.graph, self.config
-        name = f"encoder.layers.{index}.self_attn"
-        chunk = config.chunk_size // (2 if config.slow(index) else 1)
-        left, kept, seen = 0, "", x
-        if past is not None:
-            left = config.mhsa_state_size // (2 if config.slow(index) else 1)
-            seen, kept = self.remember(x, past, left)
-        value = self.windows(self.linear(f"{name}.linear_v", seen), left, chunk)
-        if config.recompute_scores[index]:
-            query = self.rotated(self.heads(self.linear(f"{name}.linear_q", x), chunk), f"{name}.q_ln", left, chunk)
-            key = self.windows(self.linear(f"{name}.linear_k", seen), left, chunk)
-            key = self.rotated(key, f"{name}.k_ln", 0, left + chunk)
-            scores = g.op("MatMul", query, g.transpose(key, 0, 1, 3, 2))
-            if past is not None:
-                scores = g.op("Add", scores, self.mask(left, chunk, seen))
-            weights = g.op("Softmax", scores, axis=-1)
-        # Layers that share scores share the mask too, hence the weights.
-        mixed = g.reshape(g.transpose(g.op("MatMul", weights, value), 0, 2, 1, 3), -1, config.d_model)
-        weight, bias = self.get(f"{name}.linear_out.weight").T, self.get(f"{name}.linear_out.bias")
-        return *self.last(mixed, weight, bias), weights, kept
-
-    def linear(self, name: str, x: str) -> str:
-        return self.fast.linear(x, self.get(f"{name}.weight").T, self.get(f"{name}.bias"))
-
-    def remember(self, x: str, past: str, left: int) -> tuple[str, str]:
-        """Rows of the frames before and now, and the next cache (B, state size, D), right-aligned among zeros."""
-        g, config = self.graph, self.config
-        cached = g.reshape(past, 0, config.mhsa_state_size, config.d_model)
-        used = g.slice(cached, 1, config.mhsa_state_size - left, None)
-        joined = g.concat(1, used, g.reshape(x, self.batch, -1, config.d_model))
-        kept = g.slice(joined, 1, -left, None)
-        if left < config.mhsa_state_size:
-            kept = g.op("Pad", kept, g.ints(0, config.mhsa_state_size - left, 0, 0, 0, 0))
-        return g.reshape(joined, -1, config.d_model), kept
-
-    def heads(self, x: str, length: int) -> str:
-        """Rows to (chunks, H, length, D / H)."""
-        g, config = self.graph, self.config
-        return g.transpose(g.reshape(x, -1, length, config.n_heads, config.d_model // config.n_heads), 0, 2, 1, 3)
-
-    def windows(self, x: str, left: int, chunk: int) -> str:
-        """Rows of B * (left + T) to (B * k, H, left + chunk, D / H): for every chunk what it sees."""
-        if left == 0:
-            return self.heads(x, chunk)
-        g, config = self.graph, self.config
-        blocks = g.reshape(x, self.batch, -1, chunk, config.d_model)
-        return self.heads(self.overlap(blocks, left // chunk), left + chunk)
-
-    def overlap(self, blocks: str, behind: int) -> str:
-        """(B, behind + k, chunk, ...) to (B, k, (behind + 1) * chunk, ...)."""
-        g = self.graph
-        ends: list[int | None] = [i - behind for i in range(behind)]
-        return g.concat(2, *(g.slice(blocks, 1, i, end) for i, end in enumerate([*ends, None])))
-
-    def mask(self, left: int, chunk: int, seen: str) -> str:
-        """(B * k, 1, 1, left + chunk) to add to scores: very negative for frames from before the stream began."""
-        g, config = self.graph, self.config
-        rate = config.mhsa_state_size // left
-        missing = g.op("Sub", g.const(config.mhsa_state_size), self.parts["mhsa_len"][0])
-        missing = g.op("Floor", g.op("Div", missing, g.const(rate)))
-        absent = g.cast(g.op("Less", g.const(np.arange(left)[None]), missing), "float32")
-        length = self.length(g.reshape(seen, self.batch, -1, config.d_model))
-        pads = g.concat(0, g.ints(0, 0, 0), g.op("Sub", length, g.ints(left)))
-        absent = g.reshape(g.op("Pad", g.op("Mul", absent, g.const(MASKED)), pads), self.batch, -1, chunk)
-        return g.reshape(self.overlap(absent, left // chunk), -1, 1, 1, left + chunk)
-
-    def rotated(self, x: str, norm: str, first: int, length: int) -> str:
-        """LayerNorm over heads, then positions; the query's 1/sqrt(d) is worked into its norm."""
-        g, config = self.graph, self.config
-        size, half = config.d_model // config.n_heads, config.rope_dim // 2
-        scale = 1 / math.sqrt(size) if norm.endswith("q_ln") else 1.0
-        weight, bias = (g.const(scale * self.get(f"{norm}.{part}")) for part in ("weight", "bias"))
-        x = g.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=NORM_EPSILON)
-        angle = np.arange(first, first + length)[:, None] * 10000.0 ** (-np.arange(half) / half)[None]
-        cos, sin = g.const(np.cos(angle)), g.const(np.sin(angle))
-        one, two, rest = g.split(x, 3, half, half, size - 2 * half)
-        turned_one = g.op("Sub", g.op("Mul", one, cos), g.op("Mul", two, sin))
-        turned_two = g.op("Add", g.op("Mul", two, cos), g.op("Mul", one, sin))
-        return g.concat(3, turned_one, turned_two, rest)
-
-    # ---- small parts ----
-
-    def silu(self, x: str) -> str:
-        if self.fused:
-            return self.graph.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0)
-        return self.graph.op("Mul", x, self.sigmoid(x))
-
-    def sigmoid(self, x: str) -> str:
-        g = self.graph
-        if not self.rounded:
-            return g.op("Sigmoid", x)
-        x = g.op("Clip", x, g.const(-SIGMOID_END), g.const(SIGMOID_END))
-        square = g.op("Mul", x, x)
-        fourth = g.op("Mul", square, square)
-        # By halves, so that steps need not wait for each other.
-        pairs = [self.multiply_add(square, g.const(SIGMOID[i + 1]), g.const(SIGMOID[i])) for i in (0, 2, 4)]
-        low = self.multiply_add(fourth, pairs[1], pairs[0])
-        high = self.multiply_add(fourth, g.const(SIGMOID[6]), pairs[2])
-        total = self.multiply_add(high, g.op("Mul", fourth, fourth), low)
-        return self.multiply_add(total, x, g.const(0.5))
-
-    def multiply_add(self, one: str, other: str, third: str) -> str:
-        return self.graph.op("Add", self.graph.op("Mul", one, other), third)
-
-    def rms_norm(self, x: str, name: str) -> str:
-        g, weight = self.graph, self.graph.const(self.get(f"{name}.weight"))
-        if self.fused:
-            # ONNX Runtime keeps this one in the default domain. Its guard is inside the root, hence the square.
-            return g.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=RMS_GUARD**2)
-        if self.form == "portable":  # the usual way to write it, which OpenVINO knows as one operation
-            mean = g.op("ReduceMean", g.op("Pow", x, g.const(2.0)), axes=[-1], keepdims=1)
-            root = g.op("Sqrt", g.op("Add", mean, g.const(RMS_GUARD**2)))
-            return g.op("Mul", g.op("Mul", x, g.op("Div", g.const(1.0), root)), weight)
-        norm = g.op("ReduceL2", x, axes=[-1], keepdims=1)
-        rms = g.op("Mul", norm, g.const(1 / math.sqrt(len(self.get(f"{name}.weight")))))
-        return g.op("Mul", g.op("Div", x, g.op("Add", rms, g.const(RMS_GUARD))), weight)
-
-    def add_norm(self, x: str, change: str, bias: F32 | None, name: str, *, last: bool = False) -> tuple[str, str]:
-        """RMSNorm(x + change + bias), and the sum itself unless it is the last use."""
-        g = self.graph
-        if not self.fused:
-            if bias is not None:
-                change = g.op("Add", change, self.plain.weight(bias))
-            total = self.fast.add(x, change, self.config.d_model)
-            return self.rms_norm(total, name), total
-        assert bias is not None
-        weight = g.const(self.get(f"{name}.weight"))
-        normed, total = f"n_{name}", "" if last else f"s_{name}"
-        g.ops(
-            "SkipSimplifiedLayerNormalization", x, change, weight, g.const(bias), outputs=4, domain=MICROSOFT,
-            names=[normed] if last else [normed, "", "", total], epsilon=RMS_GUARD**2,
-        )  # fmt: skip
-        return normed, total
 
 
 def tokens_text() -> str:
