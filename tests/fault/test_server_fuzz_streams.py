@@ -5,20 +5,21 @@ never a fault inside, and nothing left open.
 """
 
 import asyncio
+import contextlib
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rechka.testing import say
 
 pytest.importorskip("starlette", reason="the server extra is not installed")
-import contextlib
-
-from rechka.errors import RechkaError
+from rechka.errors import RechkaError, UsageError
 from rechka.server.app import build_app
-from rechka.server.auth import Auth, read_keys
+from rechka.server.auth import SCOPES, Auth, new_key, read_keys
 from rechka.server.load.watch import parse as parse_metrics
 from rechka.server.routes.webrtc import codec_of
 from rechka.server.service import Service
@@ -52,21 +53,43 @@ class Sink:
         pass
 
 
-def converse(talk, **more):
-    """Run a conversation with a service whose models are not warm: it is quick. Nothing may stay open."""
+@dataclass
+class Left:
+    """How a conversation ended.
+
+    Attributes:
+        active: streams that stayed open.
+        connections: sockets that the service still counts.
+        error: of ours, with which the server ended it, or None.
+        said: of the talk.
+    """
+
+    active: int
+    connections: int
+    error: RechkaError | None
+    said: Any
+
+
+def converse(talk):
+    """What a conversation leaves of a service whose models are not warm: it is quick. Other errors are faults."""
 
     async def main():
-        service = Service(Settings(workers=1, requests_per_minute=0, idle_s=5, **more), {"toy": toy_asr()}, Auth())
+        service = Service(Settings(workers=1, requests_per_minute=0, idle_s=60), {"toy": toy_asr()}, Auth())
         for engine in service.engines.values():
             engine._warm_up = lambda: None
         await service.start()
+        error, said = None, None
         try:
-            await asyncio.wait_for(talk(service), 60)
-            assert all(engine.active == 0 for engine in service.engines.values())
+            said = await asyncio.wait_for(talk(service), 120)
+        except RechkaError as found:
+            error = found
+        try:
+            await service.calls.close()
+            return Left(sum(engine.active for engine in service.engines.values()), service.connections, error, said)
         finally:
             await service.close()
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 def reader_of(data):
@@ -102,14 +125,35 @@ WYOMING = st.lists(
 ).map(b"".join)
 
 
+WYOMING_ANSWERS = {"info", "pong", "transcript-start", "transcript-chunk", "transcript-stop", "transcript"}
+
+
+def kinds_of(said):
+    """Kinds of the messages that a server wrote, each whole."""
+    while said:
+        line, _, said = said.partition(b"\n")
+        head = json.loads(line)
+        size = head.get("data_length", 0)
+        assert isinstance(json.loads(said[:size] or b"{}"), dict)
+        said = said[size:]
+        yield head["type"]
+
+
 @settings(max_examples=40)
 @given(WYOMING)
+@example(b'{"type": "ping", "data": [1]}\n')
+@example(b'{"type": "audio-start", "data": 1, "data_length": 2}\n{}')
 def test_wyoming(data):
-    async def talk(service):
-        with contextlib.suppress(RechkaError, asyncio.IncompleteReadError):
-            await WyomingClient(service, reader_of(data), Sink()).run()
+    sink = Sink()
 
-    converse(talk)
+    async def talk(service):
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the client left within a message
+            await WyomingClient(service, reader_of(data), sink).run()
+
+    left = converse(talk)
+    assert left.active == 0
+    assert left.error is None or left.error.status < 500
+    assert set(kinds_of(sink.said)) <= WYOMING_ANSWERS
 
 
 ID = b"\x01\x00\x10" + bytes(range(16))
@@ -128,11 +172,12 @@ FRAMES = st.lists(
 @given(st.sampled_from([ID, ID, ID + audiosocket.frame(16, AUDIO), b""]), FRAMES)
 def test_audiosocket(first, data):
     async def talk(service):
-        with contextlib.suppress(RechkaError, audiosocket.Gone):
+        with contextlib.suppress(audiosocket.Gone):
             await audiosocket._Leg(service, reader_of(first + data), "127.0.0.1", trusted=True).run()
-        await service.calls.close()
 
-    converse(talk)
+    left = converse(talk)
+    assert left.active == 0
+    assert left.error is None or left.error.status < 500
 
 
 START = {"event": "start", "start": {"streamSid": "s", "callSid": "c", "tracks": ["inbound", "outbound"]}}
@@ -190,11 +235,11 @@ def test_telephone_conversations(path, opened, messages):
             "root_path": "", "extensions": {"websocket.http.response": {}},
         }  # fmt: skip
         await app(scope, receive, send)
-        assert 1011 not in codes, "a fault inside"
-        assert service.connections == 0
-        await service.calls.close()
+        return codes
 
-    converse(talk)
+    left = converse(talk)
+    assert 1011 not in left.said, "a fault inside"
+    assert (left.active, left.connections, left.error) == (0, 0, None)
 
 
 LINES = st.sampled_from(
@@ -213,8 +258,21 @@ def test_offers(sdp):
 def test_files_of_keys(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("keys") / "keys.toml"
     file.write_bytes(content if isinstance(content, bytes) else b"[[key]]\n" + content.encode("utf-8", "replace"))
-    with contextlib.suppress(RechkaError):
-        read_keys(file)
+    try:
+        keys = read_keys(file)
+    except UsageError as error:
+        keys, told = [], str(error)
+    else:
+        told = str(file)
+    assert str(file) in told
+    assert all(key.name and len(key.sha256) == 64 and set(key.scopes) <= set(SCOPES) for key in keys)
+
+
+def test_a_key_file_of_the_right_form_is_read(tmp_path):
+    """So that the test above refuses for what is wrong."""
+    file = tmp_path / "keys.toml"
+    new_key("tester", file)
+    assert [key.name for key in read_keys(file)] == ["tester"]
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), st.text(max_size=12), max_size=4))

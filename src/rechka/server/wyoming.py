@@ -95,6 +95,8 @@ class _Client:
             head = loads(line)
             size = self._size(head, "data_length", MAX_DATA)
             data = head.get("data") or {}
+            if not isinstance(data, dict):
+                raise BadRequest(f"data must be an object, got {str(data)[:20]!r}")
             if size:
                 data = {**data, **loads(await asyncio.wait_for(self.reader.readexactly(size), idle))}
             size = self._size(head, "payload_length", self.service.settings.max_message_kb << 10)
