@@ -28,6 +28,7 @@ def blocks(kind):
         ]
         if texts:
             found.append(pytest.param(texts, id=str(page.relative_to(ROOT))))
+    assert len(found) >= 5, f"the pages have {kind} blocks, and only {len(found)} of them were found"
     return found
 
 
@@ -71,10 +72,12 @@ def desk(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("texts", blocks("python"))
-def test_python_blocks_run(desk, texts):
+def test_python_blocks_run(desk, texts, capfd):
+    """Top to bottom in one namespace, as a reader types them; what they print is not compared."""
     names = {"__name__": "page", "data": b"\0\1" * 4000}  # the bytes that pages call data
-    for text in texts:
-        exec(compile(text, "block", "exec"), names)
+    for number, text in enumerate(texts, 1):
+        exec(compile(text, f"<python block {number}>", "exec"), names)
+        assert "Traceback" not in capfd.readouterr().err, f"in a thread or at an exit of python block {number}"
 
 
 @pytest.mark.parametrize("texts", blocks("console"))
@@ -113,11 +116,12 @@ def prose():
 
 
 def test_every_verb_is_documented():
+    app = build()
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    verbs |= {group.name for group in app.registered_groups}
+    assert {"transcribe", "listen", "models"} <= verbs
     text = prose()
-    for command in build().registered_commands:
-        assert f"rechka {command.name or command.callback.__name__}" in text
-    for group in build().registered_groups:
-        assert f"rechka {group.name}" in text
+    assert {verb for verb in verbs if f"rechka {verb}" not in text} == set()
 
 
 @pytest.mark.parametrize("verb", ["transcribe", "listen"])

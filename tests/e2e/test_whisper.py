@@ -265,9 +265,11 @@ def test_whisper_needs_no_torch() -> None:
         "import sys, rechka; from pathlib import Path\n"
         f"asr = rechka.load(Path({str(TOY)!r}), threads=1).with_options(temperatures=[0.0], max_new=8)\n"
         f"asr.transcribe({str(RECORDING)!r})\n"
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "[]"
 
 
 def test_whisper_as_the_second_pass(asr: WhisperAsr) -> None:

@@ -101,20 +101,31 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
 
 
 def test_random_damage_is_refused_or_harmless(tmp_path: Path) -> None:
+    """What is accepted (a byte became itself, or a logp another logp) can be looked up, and gives numbers."""
     data = written(tmp_path / "a.rlm").read_bytes()
     rng = np.random.default_rng(1)
-    for _ in range(300):
+    refused = 0
+    head = 16 + 3 * 8 + 8 + len("\n".join(WORDS).encode())  # most of the rest is books of probabilities
+    for turn in range(300):
         broken = bytearray(data)
-        broken[rng.integers(0, len(data))] = rng.integers(0, 256)
+        broken[rng.integers(0, head if turn % 2 else len(data))] ^= rng.integers(1, 256)
         (tmp_path / "b.rlm").write_bytes(broken)
         try:
             ngrams = read_ngrams(tmp_path / "b.rlm")
         except BadLanguageModel:
+            refused += 1
             continue
-        for word in range(len(ngrams.words)):  # whatever was accepted can be looked up
-            node = ngrams.levels[0].find(0, word)
-            if node >= 0:
-                ngrams.levels[1].find(node, word)
+        assert ngrams.order == 3
+        assert np.isfinite([*ngrams.logp, *ngrams.backoff]).all()
+        pairs, triples = ngrams.levels
+        for first in range(len(ngrams.words)):
+            for second in range(len(ngrams.words)):
+                node = pairs.find(first, second)
+                assert -1 <= node < len(pairs.logp.values())
+                if node >= 0:
+                    assert np.isfinite(pairs.logp[node])
+                    assert -1 <= triples.find(node, second) < len(triples.logp.values())
+    print(refused)
 
 
 def test_sizes_of_a_hostile_header(tmp_path: Path) -> None:

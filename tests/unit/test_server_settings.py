@@ -64,11 +64,13 @@ def test_settings_that_cannot_be_are_refused(tmp_path, environ, file, said):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_loopback_needs_no_keys(host):
-    resolve({"host": host}, environ={})
+    settings = resolve({"host": host}, environ={}).settings
+    assert (settings.host, settings.keys_file, settings.allow_anonymous) == (host, None, False)
 
 
 def test_beyond_loopback_with_keys_or_on_purpose():
-    resolve({"host": "0.0.0.0", "keys_file": "k.toml"}, environ={})
+    keyed = resolve({"host": "0.0.0.0", "keys_file": "k.toml"}, environ={}).settings
+    assert (keyed.keys_file, keyed.allow_anonymous) == (Path("k.toml"), False)
     assert resolve({"host": "0.0.0.0", "allow_anonymous": "yes"}, environ={}).settings.allow_anonymous is True
 
 
@@ -92,4 +94,4 @@ def test_variables_of_the_original_server():
     }  # fmt: skip
     assert sorted(ignored) == ["IS_PROD", "VAD_SENSE"]
     assert settings_of({})[0] == {"port": 49153}
-    resolve({**found, "allow_anonymous": True}, environ={})
+    assert resolve({**found, "allow_anonymous": True}, environ={}).settings.port == 49155
