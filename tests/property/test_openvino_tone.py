@@ -92,11 +92,11 @@ def test_company_and_blocks_change_nothing(
     model = tone.load({"model": models[precision]}, {}, threads=1)
     assert isinstance(model, tone.ToneModel)
     assert isinstance(model._backend, OrtBackend) == (engine == "onnxruntime")
-    audio = (probe_signal(3, 27 * CHUNK) / 32767).astype(np.float32)
+    audio = (probe_signal(3, 37 * CHUNK) / 32767).astype(np.float32)
     alone = [model.step([one], [model.initial_state()])[0][0].values for one in audio]
     states = [model.initial_state()] * 3
     together: list[list[np.ndarray]] = [[], [], []]
-    for i in range(27):
+    for i in range(37):  # alone in blocks of 30, 6 and 1, together one by one
         frames, states = model.step(list(audio[:, i * CHUNK : (i + 1) * CHUNK]), states)
         for stream, frame in zip(together, frames, strict=True):
             stream.append(frame.values)  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def test_prepared_shapes_are_all_that_live_streams_and_files_need(
     model.prepare(16)
     compiled = set(model._backend._compiled)  # type: ignore[attr-defined]
     assert len(compiled) == len(tone.FIXED_RUNS)
-    for streams, chunks in [(1, 1), (1, 33), (2, 1), (7, 1), (16, 1), (16, 2), (3, 8)]:
+    for streams, chunks in [(1, 1), (1, 43), (2, 1), (7, 1), (16, 1), (16, 2), (3, 8)]:
         audio = [np.zeros(chunks * CHUNK, np.float32)] * streams
         model.step(audio, [model.initial_state()] * streams)
     assert set(model._backend._compiled) == compiled  # type: ignore[attr-defined]

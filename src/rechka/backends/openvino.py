@@ -69,10 +69,15 @@ def trim_cache(folder: Path, most: int) -> None:
 
 @dataclass(slots=True)
 class _Place:
-    """An inference request, and the memory that ``workspace`` lends for its inputs."""
+    """An inference request, and the memory that ``workspace`` lends for its inputs.
+
+    Attributes:
+        in_place: whether the request reads its inputs from there; ``run`` gives it its caller's arrays.
+    """
 
     request: Any
     tensors: dict[str, Any] = field(default_factory=dict)
+    in_place: bool = False
 
 
 class OpenVinoBackend:
@@ -163,6 +168,7 @@ class OpenVinoBackend:
         self._check(feeds)
         requests = self._requests(tuple(feeds[name].shape for name in self._inputs) if self.fixed_shapes else ())
         place = requests.get()
+        place.in_place = False
         try:
             values = place.request.infer(
                 {name: np.ascontiguousarray(feeds[name]) for name in self._inputs}, share_inputs=True
@@ -185,10 +191,12 @@ class OpenVinoBackend:
         requests = self._requests(tuple(tuple(shapes[name]) for name in self._inputs) if self.fixed_shapes else ())
         place = requests.get()
         try:
-            for name, (_, dtype) in self._inputs.items():
-                if name not in place.tensors or place.tensors[name].data.shape != tuple(shapes[name]):
-                    place.tensors[name] = openvino.Tensor(np.zeros(shapes[name], dtype), shared_memory=True)
-                place.request.set_tensor(name, place.tensors[name])  # ``run`` leaves its caller's arrays there
+            wanted = {name: tuple(shapes[name]) for name in self._inputs}
+            if not place.in_place or any(place.tensors[name].data.shape != shape for name, shape in wanted.items()):
+                for name, (_, dtype) in self._inputs.items():
+                    place.tensors[name] = openvino.Tensor(np.zeros(wanted[name], dtype), shared_memory=True)
+                    place.request.set_tensor(name, place.tensors[name])
+                place.in_place = True
 
             def compute() -> dict[str, Array]:
                 place.request.infer()

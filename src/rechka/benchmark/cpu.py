@@ -29,8 +29,8 @@ from rechka.protocols import Backend
 from rechka.types import F32
 
 CHUNK_S = 0.3
-BLOCK = 20
-"""Chunks of a step in file mode, as the recogniser takes them."""
+PROBE = 30
+"""Chunks of the sound that everything reads: the largest block that the recogniser takes from a file."""
 LIVE_STEPS = 8
 """Steps of a live turn, per worker."""
 TURN_S = 2.0
@@ -120,7 +120,7 @@ def write_models(folder: Path, names: Sequence[str], weights: Mapping[str, Any] 
 
 
 def _probe() -> Any:
-    return probe_signal(1, BLOCK * CHUNK)
+    return probe_signal(1, PROBE * CHUNK)
 
 
 class _Count:
@@ -148,6 +148,7 @@ class Contestant:
         )
         self._wide = OrtBackend(path, threads=cores) if variant.engine == "plain" and cores > 1 else None
         self._model = ToneModel(self._backend, runs=FIXED_RUNS if variant.engine == "openvino" else None)
+        self._block = self._model.block
         self._audio = (_probe()[0] / 32767).astype(np.float32)
         self._steps = 1  # of a turn with files, per worker
 
@@ -160,7 +161,7 @@ class Contestant:
             self._backend = wide if together > alone else narrow
         self.files()
         speed, _ = self.files()
-        self._steps = max(1, round(TURN_S * speed / (BLOCK * CHUNK_S * self.cores)))
+        self._steps = max(1, round(TURN_S * speed / (self._block * CHUNK_S * self.cores)))
 
     def drift(self, reference: F32) -> Drift:
         """From ``reference``."""
@@ -171,13 +172,14 @@ class Contestant:
         if self.variant.engine == "plain":
             return self._plain(self._backend)
         left = _Count(self._steps * self.cores)
+        audio = self._audio[: self._block * CHUNK]
 
         def work(_: int) -> None:
             states = [self._model.initial_state()]
             while left.take():
-                states = self._model.step([self._audio], states)[1]
+                states = self._model.step([audio], states)[1]
 
-        return self._timed(work, self._steps * BLOCK * self.cores)
+        return self._timed(work, self._steps * self._block * self.cores)
 
     def live(self, streams: int) -> tuple[float, float]:
         """The same for chunks of many streams, shared out among the cores."""
@@ -229,17 +231,17 @@ class Contestant:
     def _plain(self, backend: Backend) -> tuple[float, float]:
         """As ONNX Runtime's documentation shows it: a chunk per run, the state handed back."""
         workers = 1 if backend is self._wide else self.cores
-        left = _Count(self._steps * BLOCK * self.cores)
+        left = _Count(self._steps * self._block * self.cores)
 
         def work(_: int) -> None:
             state = np.zeros((1, backend.inputs["state"][0][1]), backend.inputs["state"][1])
             signal = _probe()
             while taken := left.take():
-                i = taken % BLOCK
+                i = taken % PROBE
                 piece = signal[:, i * CHUNK : (i + 1) * CHUNK, None]
                 state = backend.run({"signal": piece, "state": state})["state_next"]
 
-        return self._timed(work, self._steps * BLOCK * self.cores, workers)
+        return self._timed(work, self._steps * self._block * self.cores, workers)
 
     def _timed(self, work: Callable[[int], Any], chunks: int, workers: int | None = None) -> tuple[float, float]:
         """Audio seconds per wall second and per CPU second of ``work`` in every worker."""
