@@ -9,10 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rechka.testing.waiting import PATIENCE_S
+
 if TYPE_CHECKING:
     from rechka.recognizers import Asr
     from rechka.server.run import Server
     from rechka.server.service import Service
+
+
+PATIENT = dict.fromkeys(("idle_s", "send_s", "header_s", "file_wait_s", "max_queue_age_s"), 3600.0)
+"""A busy machine is no client that went to sleep, and no server under too much load: tests of these limits set them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Running:
         """Address for WebSockets."""
         return f"ws://127.0.0.1:{self.port}"
 
-    def call(self, coroutine: Any, timeout: float = 30.0) -> Any:
+    def call(self, coroutine: Any, timeout: float = PATIENCE_S) -> Any:
         """Run something in the server's loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
@@ -49,12 +55,17 @@ class Running:
 
 @contextmanager
 def serving(models: Mapping[str, Asr] | None = None, **settings: Any) -> Iterator[Running]:
-    """A server around the toy model, or other models, with ``Settings`` as given; it is stopped at the end."""
+    """A server around the toy model, or other models; it is stopped at the end.
+
+    Args:
+        models: by name.
+        settings: of ``Settings``; its limits of time are an hour unless they are given.
+    """
     from rechka.server.run import Server, bind, make_service
     from rechka.server.settings import Settings
     from rechka.testing.toy import toy_asr
 
-    chosen = Settings(**{"port": 0, "workers": 2, "max_wait_ms": 1.0, "requests_per_minute": 0, **settings})
+    chosen = Settings(**{"port": 0, "workers": 2, "max_wait_ms": 1.0, "requests_per_minute": 0, **PATIENT, **settings})
     chosen.check()
     listeners = bind(chosen)
     chosen = replace(chosen, port=listeners[0].getsockname()[1])
@@ -80,11 +91,11 @@ def serving(models: Mapping[str, Asr] | None = None, **settings: Any) -> Iterato
 
     thread = threading.Thread(target=run, name="rechka-server", daemon=True)
     thread.start()
-    up.wait(60)
+    up.wait(PATIENCE_S)
     if "error" in made:
         raise made["error"]
     try:
         yield Running(chosen.port, made["server"], made["loop"])
     finally:
         made["server"].should_exit = True
-        thread.join(30)
+        thread.join(PATIENCE_S)
