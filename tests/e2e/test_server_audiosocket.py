@@ -5,7 +5,6 @@ import json
 import socket
 import struct
 import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -20,6 +19,8 @@ from rechka.testing import say, toy_asr
 
 pytest.importorskip("starlette", reason="the server extra is not installed")
 pytest.importorskip("websockets", reason="the server extra is not installed")
+from websockets.sync.client import connect
+
 from rechka.errors import BadRequest, UsageError
 from rechka.server.auth import new_key
 from rechka.server.settings import Settings
@@ -27,6 +28,7 @@ from rechka.server.telephony.audiosocket import HEAD, RATES, frame, parse_head
 from rechka.server.webhooks import verify
 from rechka.testing.servers import serving
 from rechka.testing.telephony import audiosocket, encoded, main, told
+from rechka.testing.waiting import PATIENCE_S, wait_until
 
 AUDIO = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 ID = uuid.UUID("c0ffee00-0000-4000-8000-000000000001")
@@ -39,7 +41,7 @@ def free_port():
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 def ask(server, path, body=None, key=None, method=None):
@@ -48,7 +50,7 @@ def ask(server, path, body=None, key=None, method=None):
     if key:
         request.add_header("X-API-Key", key)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -78,7 +80,7 @@ def heard():
 
 @pytest.fixture(scope="module")
 def server(heard):
-    with serving(audiosocket_port=free_port(), idle_s=1, call_webhook=heard[0], webhook_secret="geheim") as running:
+    with serving(audiosocket_port=free_port(), call_webhook=heard[0], webhook_secret="geheim") as running:
         yield running
 
 
@@ -123,27 +125,31 @@ def test_newer_kinds_tell_their_rate(server, rate, codec):
 
 
 def test_events_come_while_the_call_lasts_and_again_by_http(server):
-    """A paced call: whoever listens gets partials before the end; server-sent events bring the same finals."""
-
-    async def main():
-        call, pcm = str(uuid.uuid4()), encoded(AUDIO, "slin")
-        calling = asyncio.create_task(audiosocket("127.0.0.1", port(server), pcm, id=call, speed=8))
-        await asyncio.sleep(0.2)
-        events = await told(server.ws, call)
-        await calling
-        return call, events
-
-    call, events = run(main())
+    """Whoever listens gets a partial while the caller waits; server-sent events bring the same finals."""
+    call, pcm = str(uuid.uuid4()), encoded(AUDIO, "slin")
+    half = 8000 * 2  # a second: within the first phrase
+    with socket.create_connection(("127.0.0.1", port(server))) as client:
+        client.sendall(frame(1, uuid.UUID(call).bytes) + frame(0x10, pcm[:320]))
+        wait_until(lambda: ask(server, f"/v1/calls/{call}")[0] == 200)
+        with connect(f"{server.ws}/v1/calls/{call}/events", compression=None) as listener:
+            client.sendall(frame(0x10, pcm[320:half]))
+            events = [json.loads(listener.recv(timeout=PATIENCE_S))]
+            while events[-1]["type"] != "partial":
+                events.append(json.loads(listener.recv(timeout=PATIENCE_S)))
+            for at in range(half, len(pcm), 32000):
+                client.sendall(frame(0x10, pcm[at : at + 32000]))
+            client.sendall(frame(0))
+            events += [json.loads(text) for text in listener]
     kinds = [event["type"] for event in events]
     assert "partial" in kinds[: kinds.index("final")]
-    with urllib.request.urlopen(f"{server.http}/v1/calls/{call}/events", timeout=20) as answer:
+    with urllib.request.urlopen(f"{server.http}/v1/calls/{call}/events", timeout=PATIENCE_S) as answer:
         blocks = answer.read().decode().split("\n\n")
     numbered = [block.split("\n") for block in blocks if block.startswith("id: ")]
     shown = [json.loads(lines[1].removeprefix("data: ")) for lines in numbered]
     assert texts(shown) == texts(events)
     request = urllib.request.Request(f"{server.http}/v1/calls/{call}/events")
     request.add_header("Last-Event-ID", numbered[-2][0].removeprefix("id: "))
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert answer.read().decode().count("data:") == 1
 
 
@@ -174,12 +180,9 @@ def test_two_announced_legs_are_one_dialogue(server):
 
 def test_the_webhook_is_told_signed_and_again(server, heard):
     run(audiosocket("127.0.0.1", port(server), encoded(AUDIO, "slin"), id=str(ID)))
-    until = time.monotonic() + 20
-    found = []
-    while len(found) < 1 and time.monotonic() < until:
-        found = [(body, sign) for body, sign in heard[1][1:] if json.loads(body)["call"] == str(ID)]
-        time.sleep(0.05)
-    body, sign = found[0]
+    body, sign = wait_until(
+        lambda: [(body, sign) for body, sign in heard[1][1:] if json.loads(body)["call"] == str(ID)]
+    )[0]
     assert verify("geheim", sign, body)
     assert json.loads(body)["transcript"]["text"] == "привет мир как дела"
     assert len(heard[1]) > len({json.loads(body)["call"] for body, _ in heard[1]}), "the first one is told again"
@@ -200,7 +203,7 @@ def test_the_webhook_is_told_signed_and_again(server, heard):
 def test_what_cannot_be_is_hung_up(server, data):
     with socket.create_connection(("127.0.0.1", port(server))) as client:
         client.sendall(data)
-        client.settimeout(20)
+        client.settimeout(PATIENCE_S)
         assert client.recv(100) == frame(0)
         assert client.recv(100) == b""
 
@@ -212,14 +215,17 @@ def test_truncated_frames_are_a_hangup(server, data):
     with socket.create_connection(("127.0.0.1", port(server))) as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
-        client.settimeout(20)
+        client.settimeout(PATIENCE_S)
         assert client.recv(100) == b""
 
 
-def test_half_open_is_heard_to_its_end(server):
+def test_half_open_is_heard_to_its_end():
     """Nothing comes after the audio, not even a close: idle_s ends it, and no word is lost. Odd bytes too."""
     call = uuid.uuid4()
-    with socket.create_connection(("127.0.0.1", port(server))) as client:
+    with (
+        serving(audiosocket_port=free_port(), idle_s=0.5) as server,
+        socket.create_connection(("127.0.0.1", port(server))) as client,
+    ):
         pcm = encoded(say("привет", before_s=0.5), "slin")
         client.sendall(frame(1, call.bytes) + frame(0x10, pcm[:333]) + frame(0x10) + frame(0x10, pcm[333:]))
         events = run(told(server.ws, str(call)))
@@ -231,12 +237,11 @@ def test_a_reset_loses_no_word(server):
     call = uuid.uuid4()
     client = socket.create_connection(("127.0.0.1", port(server)))
     client.sendall(frame(1, call.bytes) + frame(0x10, encoded(say("привет", before_s=0.5), "slin")))
-    while ask(server, f"/v1/calls/{call}")[0] != 200:
-        time.sleep(0.02)
+    wait_until(lambda: ask(server, f"/v1/calls/{call}")[0] == 200)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     assert texts(run(told(server.ws, str(call)))) in (["привет"], [])  # the kernel may drop what was not read
-    assert server.service.engine().active == 0
+    wait_until(lambda: server.service.engine().active == 0)
 
 
 def test_unknown_calls_and_odd_questions(server):
@@ -277,12 +282,12 @@ def test_sigterm_finishes_calls_and_reports_them(heard):
     call = uuid.uuid4()
     options = {"audiosocket_port": free_port(), "grace_s": 0.2, "call_webhook": heard[0]}
     with serving(**options) as server, socket.create_connection(("127.0.0.1", port(server))) as client:
-        client.sendall(frame(1, call.bytes) + frame(0x10, encoded(say("привет", before_s=0.5), "slin")))
-        while not server.service.calls.active:
-            time.sleep(0.02)
-        time.sleep(0.2)
+        pcm = encoded(say("привет", before_s=0.5), "slin")
+        client.sendall(frame(1, call.bytes) + frame(0x10, pcm))
+        taken = server.service.metrics.counter("rechka_audio_seconds_total", "")
+        wait_until(lambda: taken.value() >= len(pcm) / 16000)
         server.end_gently()
-        client.settimeout(20)
+        client.settimeout(PATIENCE_S)
         assert client.recv(100) == frame(0)
     bodies = [json.loads(body) for body, _ in heard[1]]
     assert [body["transcript"]["text"] for body in bodies if body["call"] == str(call)] == ["привет"]

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import time
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from rechka.server.auth import new_key
 from rechka.server.telephony.chan_websocket import Control, parse_control
 from rechka.testing.servers import serving
 from rechka.testing.telephony import CODECS, chan_websocket, encoded, told
+from rechka.testing.waiting import PATIENCE_S, wait_until
 
 START = {"event": "MEDIA_START", "connection_id": "c", "channel": "WebSocket/c/0x1", "channel_id": "1761245643.1",
          "format": "ulaw", "optimal_frame_size": 160, "ptime": 20}  # fmt: skip
@@ -31,12 +31,12 @@ START = {"event": "MEDIA_START", "connection_id": "c", "channel": "WebSocket/c/0
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=1, max_message_kb=64) as running:
+    with serving(max_message_kb=64) as running:
         yield running
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 def texts(events):
@@ -97,18 +97,27 @@ def test_two_channels_with_one_name_are_a_dialogue(server):
         ([json.dumps(START), json.dumps(START)], 1007),
         ([json.dumps(START), b"\0" * 100_000], 1009),
         ([json.dumps({**START, "channel_id": "a b"})], 1007),
-        ([json.dumps(START), b"\xff" * 333], 1008),  # and then nothing: half-open
-        ([], 1008),
     ],
 )
 def test_what_cannot_be_closes(server, messages, code):
+    assert code_of(server, messages) == code
+
+
+@pytest.mark.parametrize("messages", [[json.dumps(START), b"\xff" * 333], []])
+def test_half_open(messages):
+    with serving(idle_s=0.3) as server:
+        assert code_of(server, messages) == 1008
+
+
+def code_of(server, messages):
+    """With which the server closes after these messages."""
     with connect(f"{server.ws}/v1/asterisk", subprotocols=["media"], compression=None) as socket:
         assert socket.subprotocol == "media"
         for message in messages:
             socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=20)
-    assert closed.value.rcvd.code == code
+            socket.recv(timeout=PATIENCE_S)
+    return closed.value.rcvd.code
 
 
 def test_a_track_cannot_be_taken_twice(server):
@@ -116,11 +125,10 @@ def test_a_track_cannot_be_taken_twice(server):
     with connect(address) as first, connect(address) as second:
         first.send(json.dumps(START))
         first.send(b"\xff" * 160)
-        while not server.service.calls.active:
-            time.sleep(0.02)
+        wait_until(lambda: server.service.calls.active)
         second.send(json.dumps(START))
         with pytest.raises(ConnectionClosed) as closed:
-            second.recv(timeout=20)
+            second.recv(timeout=PATIENCE_S)
     assert closed.value.rcvd.code == 1008
 
 
@@ -156,12 +164,12 @@ def test_sigterm_closes_with_going_away():
         socket.send(json.dumps(START))
         socket.send(encoded(say("привет", before_s=0.5), "ulaw"))
         with connect(f"{server.ws}/v1/calls/last/events") as listener:
-            while json.loads(listener.recv(timeout=20))["type"] != "partial":
+            while json.loads(listener.recv(timeout=PATIENCE_S))["type"] != "partial":
                 pass
             server.end_gently()
             said = [json.loads(text) for text in listener]
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE_S)
     assert closed.value.rcvd.code == 1001
     assert said[-1]["transcript"]["text"] == "привет"
 

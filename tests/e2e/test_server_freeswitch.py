@@ -21,18 +21,19 @@ from rechka.errors import BadRequest
 from rechka.server.telephony.freeswitch import parse_query
 from rechka.testing.servers import serving
 from rechka.testing.telephony import encoded, packets, told
+from rechka.testing.waiting import PATIENCE_S, wait_until
 
 SPEECH = say("как дела", before_s=0.5, after_s=1.5)
 
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=1) as running:
+    with serving() as running:
         yield running
 
 
 def events_of(server, call):
-    return asyncio.run(asyncio.wait_for(told(server.ws, call), 60))
+    return asyncio.run(asyncio.wait_for(told(server.ws, call), PATIENCE_S))
 
 
 def test_mono_with_metadata_and_a_hangup_without_a_word(server):
@@ -83,18 +84,28 @@ def test_nothing_comes_back_if_it_is_not_wanted(server):
         ("call=a%20b", [], 1007),
         ("events=x", [], 1007),
         ("", ["x" * 70_000], 1007),
-        ("", [b"\0"], 1008),  # and then nothing
     ],
 )
 def test_what_cannot_be_closes(server, query, sent, code):
+    assert code_of(server, query, sent) == code
+    wait_until(lambda: server.service.engine().active == 0)
+
+
+def test_who_says_nothing_more_is_left():
+    with serving(idle_s=0.3) as server:
+        assert code_of(server, "", [b"\0"]) == 1008
+        wait_until(lambda: server.service.engine().active == 0)
+
+
+def code_of(server, query, sent):
+    """With which the server closes after these messages."""
     with connect(f"{server.ws}/v1/freeswitch?{query}", compression=None) as socket:
         for message in sent:
             socket.send(message)
         with contextlib.suppress(ConnectionClosed):
             while True:
-                socket.recv(timeout=20)
-    assert socket.protocol.close_rcvd.code == code
-    assert server.service.engine().active == 0
+                socket.recv(timeout=PATIENCE_S)
+    return socket.protocol.close_rcvd.code
 
 
 @settings(max_examples=50)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,6 +19,7 @@ from rechka.server.history import transcript_of
 from rechka.testing import say
 from rechka.testing.audio import wav_bytes
 from rechka.testing.servers import serving
+from rechka.testing.waiting import PATIENCE_S, wait_until
 from rechka.types import Segment, Transcript, Word
 
 WAYS = {"привет мир": "a.wav", "ёлка большая": "b.wav"}
@@ -34,7 +34,7 @@ def ask(server, method, path, data=None):
         server.http + path, data=data, method=method, headers={"Content-Type": "audio/wav"}
     )
     try:
-        answer = urllib.request.urlopen(request, timeout=30)
+        answer = urllib.request.urlopen(request, timeout=PATIENCE_S)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:
@@ -45,10 +45,7 @@ def ask(server, method, path, data=None):
 def done(server, text, name="call.wav"):
     """A job that is done."""
     id = ask(server, "POST", f"/v1/jobs?name={urllib.parse.quote(name)}", wav_bytes(audio(text), 8000))[1]["id"]
-    until = time.monotonic() + 30
-    while ask(server, "GET", f"/v1/jobs/{id}")[1]["status"] != "done":
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: ask(server, "GET", f"/v1/jobs/{id}")[1]["status"] == "done")
     return id
 
 
@@ -63,14 +60,6 @@ def speak(server, text, *, leave=False):
     for message in stream(server.http, packets, sample_rate=8000):
         if leave and message["type"] == "final":
             return
-
-
-def wait_for(true):
-    until = time.monotonic() + 20
-    while not (found := true()):
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def make(tmp_path, **settings):
@@ -114,7 +103,7 @@ def test_live_sessions_are_remembered_however_they_end(tmp_path):
         speak(server, "привет мир")
         with contextlib.suppress(Exception):
             speak(server, "ёлка большая", leave=True)
-        found = wait_for(lambda: len(all_ := lines(server, kind="live")) == 2 and all_)
+        found = wait_until(lambda: len(all_ := lines(server, kind="live")) == 2 and all_)
         assert {line["id"][:5] for line in found} == {"live_"}
         (line,) = lines(server, q="елка", kind="live")
         body = ask(server, "GET", f"/v1/history/{line['id']}")[1]
@@ -129,10 +118,11 @@ def test_live_sessions_are_remembered_however_they_end(tmp_path):
 def test_live_sessions_without_texts_or_not_at_all(tmp_path, history, live, count):
     with serving(data_dir=tmp_path, history=history, history_live=live) as server:
         speak(server, "привет мир")
-        time.sleep(0.2)
+        wait_until(lambda: server.service.connections == 0)
         if history == "off":
             assert ask(server, "GET", "/v1/history")[0] == 404
         else:
+            wait_until(lambda: len(lines(server)) >= count)
             assert [line["has_text"] for line in lines(server)] == [False] * count
     assert "привет" not in everything(tmp_path)
 
@@ -160,9 +150,12 @@ def everything(folder):
 def test_what_is_older_than_allowed_is_forgotten(tmp_path):
     with make(tmp_path, history_days=1e-6, job_keep_h=1e-6) as server:
         id = done(server, "привет мир")
-        time.sleep(0.2)
-        server.call(server.service.jobs.purge())
-        assert lines(server) == []
+
+        def forgotten():
+            server.call(server.service.jobs.purge())
+            return lines(server) == []
+
+        wait_until(forgotten)
         assert ask(server, "GET", f"/v1/jobs/{id}")[0] == 404
         assert "привет" not in everything(tmp_path)
 

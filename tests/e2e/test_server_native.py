@@ -17,6 +17,7 @@ from rechka.errors import HubUnreachable, Unauthorized, UsageError
 from rechka.server.auth import new_key
 from rechka.testing import say, silence
 from rechka.testing.audio import wav_bytes
+from rechka.testing.waiting import PATIENCE_S
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
 pytest.importorskip("starlette", reason="the server extra is not installed")
@@ -35,12 +36,12 @@ PCM = pcm(SPEECH)
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=20, grace_s=1) as running:
+    with serving(grace_s=1) as running:
         yield running
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 async def rest(client):
@@ -319,7 +320,7 @@ def through_flaky(server, cuts, audio):
 
     thread = threading.Thread(target=proxy)
     thread.start()
-    ready.wait(10)
+    ready.wait(PATIENCE_S)
     try:
         said = list(stream(f"http://127.0.0.1:{made['flaky'].address}", audio, sample_rate=8000, sleep=lambda _: None))
     finally:

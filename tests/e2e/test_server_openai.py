@@ -165,7 +165,8 @@ def test_over_quota_says_when_to_come_back(tmp_path):
 
 def test_a_client_that_leaves_frees_its_place(server):
     import socket
-    import time
+
+    from rechka.testing.waiting import wait_until
 
     data = wav_bytes(np.tile(AUDIO, 8), 8000)[: (1 << 20) - 2000]
     body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + data + b"\r\n"
@@ -175,10 +176,7 @@ def test_a_client_that_leaves_frees_its_place(server):
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(head.encode() + body)
         assert client.recv(10)
-    until = time.monotonic() + 20
-    while any(engine.active for engine in server.service.engines.values()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: not any(engine.active for engine in server.service.engines.values()))
 
 
 def test_a_form_that_is_none(server):

@@ -21,6 +21,7 @@ from rechka.server.auth import new_key
 from rechka.server.telephony.twilio import Media, Place, parse_media, parse_start, signature
 from rechka.testing.servers import serving
 from rechka.testing.telephony import encoded, told, twilio, twilio_messages
+from rechka.testing.waiting import PATIENCE_S, wait_until
 
 CALLER, AGENT = say("как дела", before_s=0.5, after_s=3.5), say("хорошо", before_s=2.5, after_s=1.5)
 TRACKS = {"inbound": encoded(CALLER, "ulaw"), "outbound": encoded(AGENT, "ulaw")}
@@ -28,12 +29,12 @@ TRACKS = {"inbound": encoded(CALLER, "ulaw"), "outbound": encoded(AGENT, "ulaw")
 
 @pytest.fixture(scope="module")
 def server():
-    with serving(idle_s=1) as running:
+    with serving() as running:
         yield running
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 def replay(server, tracks, **options):
@@ -91,7 +92,7 @@ def test_doubled_and_late_packets_are_dropped(server):
         for message in sent:
             socket.send(message)
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE_S)
     assert run(told(server.ws, "CA-doubled"))[-1]["transcript"]["text"] == "как дела хорошо"
 
 
@@ -105,7 +106,7 @@ def test_keys_of_the_telephone_and_messages_of_two_way_streams(server):
         for message in sent:
             socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE_S)
     assert closed.value.rcvd.code == 1000
     events = run(told(server.ws, "CA-keys"))
     assert [(event["digit"], event["track"]) for event in events if event["type"] == "dtmf"] == [("5", "caller")]
@@ -118,7 +119,9 @@ def test_signatures(tmp_path):
     with serving(twilio_auth_token="12345", keys_file=keys) as server:
         call = run(twilio(server.ws, TRACKS, token="12345", call="CA-signed"))
         with connect(f"{server.ws}/v1/calls/{call}/events", additional_headers={"X-API-Key": mine}) as socket:
-            assert json.loads(socket.recv(timeout=20))["code"] == "service.not_found"  # it needs the scope history
+            assert (
+                json.loads(socket.recv(timeout=PATIENCE_S))["code"] == "service.not_found"
+            )  # it needs the scope history
         assert server.service.calls._calls[call].result["text"] == "как дела хорошо"
         for headers in ({}, {"X-API-Key": mine}, {"X-Twilio-Signature": signature("other", f"{server.ws}/v1/twilio")}):
             with pytest.raises(InvalidStatus) as refused, connect(
@@ -154,7 +157,7 @@ def test_a_key_in_the_parameters(tmp_path):
                 for message in messages(parameters=parameters)[:2]:
                     socket.send(message)
                 with pytest.raises(ConnectionClosed) as closed:
-                    socket.recv(timeout=20)
+                    socket.recv(timeout=PATIENCE_S)
             assert closed.value.rcvd.code == 1008
 
 
@@ -185,17 +188,27 @@ def media(**changes):
         ([START, media(timestamp="1e12")], 1007),
         ([START, media(timestamp="9999999999999999999999")], 1007),
         ([START, media(payload="A" * 300_000)], 1007),
-        ([START, media()], 1008),  # and then nothing
     ],
 )
 def test_what_cannot_be_closes(server, sent, code):
+    assert code_of(server, sent) == code
+    wait_until(lambda: server.service.engine().active == 0)
+
+
+def test_who_says_nothing_more_is_left():
+    with serving(idle_s=0.3) as server:
+        assert code_of(server, [START, media()]) == 1008
+        wait_until(lambda: server.service.engine().active == 0)
+
+
+def code_of(server, sent):
+    """With which the server closes after these messages."""
     with connect(f"{server.ws}/v1/twilio", compression=None) as socket:
         for message in sent:
             socket.send(message)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=20)
-    assert closed.value.rcvd.code == code
-    assert server.service.engine().active == 0
+            socket.recv(timeout=PATIENCE_S)
+    return closed.value.rcvd.code
 
 
 JSON = st.recursive(

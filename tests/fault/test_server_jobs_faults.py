@@ -31,6 +31,7 @@ from rechka.testing import say
 from rechka.testing.audio import wav_bytes
 from rechka.testing.postgres import postgres, postgres_folder
 from rechka.testing.servers import serving
+from rechka.testing.waiting import wait_until
 
 PHRASE = say("привет мир", before_s=0.5, after_s=1.5)
 SHORT = wav_bytes(PHRASE, 8000)
@@ -52,14 +53,6 @@ def ask(base, method, path, data=None, **headers):
         return answer.status, answer.headers, json.loads(body) if body.startswith(b"{") else body.decode()
 
 
-def until(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-    return found
-
-
 @contextlib.contextmanager
 def process(folder, log, **settings):
     """A real `rechka serve`; its address and the process."""
@@ -70,7 +63,7 @@ def process(folder, log, **settings):
         begin = file.tell()
         child = subprocess.Popen(command, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
-        found = until(lambda: re.search(rb"http://[\d.]+:(\d+)", log.read_bytes()[begin:]) or child.poll())
+        found = wait_until(lambda: re.search(rb"http://[\d.]+:(\d+)", log.read_bytes()[begin:]) or child.poll())
         assert isinstance(found, re.Match), log.read_text("utf-8", "replace")
         base = f"http://127.0.0.1:{int(found[1])}"
 
@@ -78,7 +71,7 @@ def process(folder, log, **settings):
             with contextlib.suppress(OSError):
                 return ask(base, "GET", "/readyz")[0] == 200
 
-        until(ready)
+        wait_until(ready)
         yield base, child
     finally:
         child.kill()
@@ -99,13 +92,13 @@ def test_kill_9_in_the_middle_of_a_job(tmp_path):
     with process(folder, log, **settings) as (base, child):
         ids = [ask(base, "POST", "/v1/jobs", recording, Idempotency_Key="first", **who)[2]["id"]]
         ids += [ask(base, "POST", "/v1/jobs", SHORT, **who)[2]["id"] for _ in range(2)]
-        until(lambda: status(base, ids[0], **who)["status"] == "running")
+        wait_until(lambda: status(base, ids[0], **who)["status"] == "running")
         host, port = base.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as half:
             half.sendall(
                 b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-API-Key: crm\r\nContent-Length: 99999\r\n\r\nRIFF"
             )
-            until(lambda: list((folder / "audio").glob("*.part")))
+            wait_until(lambda: list((folder / "audio").glob("*.part")))
             before = status(base, ids[0], **who)
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -115,7 +108,7 @@ def test_kill_9_in_the_middle_of_a_job(tmp_path):
     with process(folder, log, **settings) as (base, _):
         again = ask(base, "POST", "/v1/jobs", recording, Idempotency_Key="first", **who)
         assert (again[0], again[2]["id"]) == (200, ids[0])
-        jobs = [until(lambda id=id: (job := status(base, id, **who))["status"] == "done" and job) for id in ids]
+        jobs = [wait_until(lambda id=id: (job := status(base, id, **who))["status"] == "done" and job) for id in ids]
         assert [job["attempts"] for job in jobs] == [2, 1, 1]
         assert jobs[0]["result"]["text"] == " ".join(["привет мир"] * 500)
         assert jobs[1]["result"]["text"] == "привет мир"
@@ -132,14 +125,14 @@ def test_kill_9_in_the_middle_of_a_job(tmp_path):
 def test_sigterm_gives_a_job_back_and_it_is_no_attempt(tmp_path):
     with serving(data_dir=tmp_path, grace_s=0.01, workers=1) as server:
         id = ask(server.http, "POST", "/v1/jobs", LONG)[2]["id"]
-        until(lambda: status(server.http, id)["progress"] > 0)
+        wait_until(lambda: status(server.http, id)["progress"] > 0)
         server.end_gently()
-        until(lambda: server.server.should_exit)
+        wait_until(lambda: server.server.should_exit)
     with contextlib.closing(sqlite3.connect(tmp_path / "rechka.db")) as connection:
         assert connection.execute("SELECT state, attempts FROM jobs").fetchall() == [("queued", 0)]
     assert list((tmp_path / "workers").iterdir()) == []
     with serving(data_dir=tmp_path) as server:
-        until(lambda: status(server.http, id)["status"] == "done")
+        wait_until(lambda: status(server.http, id)["status"] == "done")
         assert status(server.http, id)["result"]["text"].count("мир") == REPEATS
 
 
@@ -198,7 +191,7 @@ def test_a_locked_database_is_told_and_what_was_recognised_is_written_later(tmp_
     monkeypatch.setattr(SqliteStore.__init__, "__kwdefaults__", {"busy_s": 0.05})
     with serving(data_dir=tmp_path, history="on") as server:
         id = ask(server.http, "POST", "/v1/jobs", LONG)[2]["id"]
-        until(lambda: status(server.http, id)["status"] == "running")
+        wait_until(lambda: status(server.http, id)["status"] == "running")
         locker = sqlite3.connect(tmp_path / "rechka.db", isolation_level=None)
         locker.execute("BEGIN IMMEDIATE")
         for method, path, data in (("POST", "/v1/jobs", SHORT), ("DELETE", f"/v1/jobs/{id}", None)):
@@ -207,11 +200,11 @@ def test_a_locked_database_is_told_and_what_was_recognised_is_written_later(tmp_
             assert int(headers["Retry-After"]) > 0
         assert len(audio_of(server)) == 1
         assert status(server.http, id)["status"] == "running"  # it can be read still
-        until(lambda: not server.service.engines["toy"].active)  # recognised, but it cannot be written
+        wait_until(lambda: not server.service.engines["toy"].active)  # recognised, but it cannot be written
         assert status(server.http, id)["status"] == "running"
         locker.execute("ROLLBACK")
         locker.close()
-        until(lambda: status(server.http, id)["status"] == "done")
+        wait_until(lambda: status(server.http, id)["status"] == "done")
         assert [line["id"] for line in ask(server.http, "GET", "/v1/history")[2]["data"]] == [id]
 
 
@@ -229,7 +222,7 @@ def test_a_full_database_is_told_and_changes_nothing(tmp_path):
         store._connection.execute("PRAGMA max_page_count = 1000000")
         jobs = ask(server.http, "GET", "/v1/jobs?limit=100")[2]["data"]
         for job in jobs:
-            until(lambda id=job["id"]: status(server.http, id)["status"] == "done")
+            wait_until(lambda id=job["id"]: status(server.http, id)["status"] == "done")
         assert audio_of(server) == []
 
 
@@ -237,11 +230,11 @@ def test_a_lost_lease_throws_the_result_away(tmp_path, monkeypatch):
     monkeypatch.setattr("rechka.server.jobs.runner.BEAT_S", 1000.0)
     with serving(data_dir=tmp_path, history="on", job_lease_s=3600, job_workers=1) as server:
         id = ask(server.http, "POST", "/v1/jobs", LONG)[2]["id"]
-        until(lambda: status(server.http, id)["status"] == "running")
+        wait_until(lambda: status(server.http, id)["status"] == "running")
         with contextlib.closing(sqlite3.connect(tmp_path / "rechka.db", timeout=20)) as connection, connection:
             changed = "UPDATE jobs SET worker = 'another-1', attempts = attempts + 1 WHERE state = 'running'"
             assert connection.execute(changed).rowcount == 1
-        until(lambda: not server.service.engines["toy"].active)
+        wait_until(lambda: not server.service.engines["toy"].active)
         time.sleep(0.2)
         job = status(server.http, id)
         assert (job["status"], job["attempts"]) == ("running", 2)  # as the other worker has it
@@ -279,15 +272,15 @@ def test_two_servers_and_one_postgresql(tmp_path):
         with serving(data_dir=tmp_path / "two", **shared) as two:
             with serving(data_dir=tmp_path / "one", grace_s=0.01, workers=1, **shared) as one:
                 kept = ask(one.http, "POST", "/v1/jobs", LONG)[2]["id"]
-                until(lambda: status(one.http, kept)["status"] == "running")
+                wait_until(lambda: status(one.http, kept)["status"] == "running")
                 done = ask(two.http, "POST", "/v1/jobs", SHORT)[2]["id"]
-                until(lambda: status(one.http, done)["status"] == "done")
+                wait_until(lambda: status(one.http, done)["status"] == "done")
                 one.end_gently()
-                until(lambda: one.server.should_exit)
+                wait_until(lambda: one.server.should_exit)
             time.sleep(0.1)
             assert status(two.http, kept)["status"] == "queued"  # nobody else has its audio
             with serving(data_dir=tmp_path / "one", **shared) as one:
-                until(lambda: status(two.http, kept)["status"] == "done")
+                wait_until(lambda: status(two.http, kept)["status"] == "done")
                 query = "/v1/history?q=%D0%9C%D0%98%D0%A0%D0%90"  # МИРА
                 lines = [ask(server.http, "GET", query)[2] for server in (one, two)]
                 assert lines[0] == lines[1]
