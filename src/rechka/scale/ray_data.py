@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -45,6 +46,7 @@ def run(
         except (ConnectionError, ValueError) as error:
             raise UsageError(f"no Ray cluster at {address}: {error}", remedy="start one, or --ray local") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells its plans, and of the progress bars
     gpu = options.device != "cpu"
     each: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": options.threads}
     have = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
@@ -58,10 +60,8 @@ def run(
             batch_size=1,
             zero_copy_batch=True,
             compute=ray.data.ActorPoolStrategy(size=min(most, len(parts))),
-            max_restarts=-1,
-            max_task_retries=-1,
             **each,
-        )
+        )  # Ray Data begins actors again, and their parts, as often as it takes
         for row in done.iter_rows():
             yield dict(row["said"])
     finally:
