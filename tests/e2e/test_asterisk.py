@@ -133,7 +133,7 @@ def asterisk(server, key):
 
 def ask(server, path, key):
     request = urllib.request.Request(server.http + path, headers={"X-API-Key": key[1]})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)
 
 

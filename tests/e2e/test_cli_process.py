@@ -58,7 +58,7 @@ def on_terminal(args, options, *, stdin=None, stdout=None):
             break
         shown += piece
     os.close(ours)
-    return shown.decode(), process.wait(timeout=60)
+    return shown.decode(), process.wait(timeout=300)
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["transcribe", "--help"], ["train", "--help"]])
@@ -170,7 +170,7 @@ def test_listen_ends_well_on_the_first_interrupt(options):
     )
     first = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     events = [first, *(json.loads(line) for line in out.splitlines())]
     assert (process.returncode, err) == (0, b"")
     assert events[0]["event"] == "speech_start"

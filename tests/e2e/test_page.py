@@ -83,7 +83,7 @@ def browse(chromium: Any) -> Iterator[Any]:
         context = chromium.new_context(locale=locale, permissions=["microphone"], accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: problems.append(f"page: {error}"))
         page.on("console", lambda said: problems.append(said.text) if bad(said) else None)
         page.on("request", lambda asked: None if at_home(asked.url) else problems.append(asked.url))
@@ -106,7 +106,7 @@ def browse(chromium: Any) -> Iterator[Any]:
 
 def ask(running: Running, path: str, *, method: str = "GET", data: bytes | None = None) -> Any:
     request = urllib.request.Request(running.http + path, data=data, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.loads(answer.read() or b"null")
 
 
@@ -384,7 +384,7 @@ def test_everything_can_be_done_with_the_keyboard(browse: Any, plain: Running, t
     choosers: list[Any] = []
     page.on("filechooser", lambda chooser: choosers.append(chooser))
     page.locator("#file").focus()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not choosers and time.monotonic() < deadline:  # a busy browser may not intercept the first one
         page.keyboard.press("Space")
         page.wait_for_timeout(1000)
@@ -404,7 +404,7 @@ def test_everything_can_be_done_with_the_keyboard(browse: Any, plain: Running, t
     page.locator("#wave").focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while int(page.get_attribute("#wave", "aria-valuenow")) < 2 and time.monotonic() < deadline:
         page.wait_for_timeout(50)
     assert int(page.get_attribute("#wave", "aria-valuenow")) >= 2

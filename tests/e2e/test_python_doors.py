@@ -102,10 +102,10 @@ def test_serve_until_a_signal(models: str) -> None:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=120) as answer:
                 assert [model["id"] for model in json.load(answer)["data"]] == ["rechka-mini"]
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
 

@@ -46,8 +46,8 @@ half, killed = threading.Barrier(5), threading.Event()
 def packets():
     for begin in range(0, len(data), 1600):
         if begin >= len(data) // 2 > begin - 1600:
-            half.wait(60)
-            killed.wait(60)
+            half.wait(120)
+            killed.wait(120)
         yield data[begin : begin + 1600]
 
 
@@ -60,13 +60,13 @@ def client(i):
 threads = [threading.Thread(target=client, args=(i,), daemon=True) for i in range(4)]
 for thread in threads:
     thread.start()
-half.wait(60)
+half.wait(120)
 time.sleep(0.5)
 replicas = subprocess.run(["pgrep", "-f", "^ray::[S]erveReplica:rechka"], capture_output=True, text=True).stdout.split()
 os.kill(int(replicas[0]), 9)
 killed.set()
 for thread in threads:
-    thread.join(90)
+    thread.join(120)
 print(json.dumps({"models": models, "heard": [" ".join(h) for h in heard], "retries": len(retries),
                   "expected": toy_asr().transcribe((clip, 8000)).text, "replicas": len(replicas)}))
 serve.shutdown()

@@ -22,6 +22,7 @@ import pytest
 
 from rechka.server.client import stream
 from rechka.testing.toy import say, toy_asr
+from rechka.testing.waiting import PATIENCE_S, wait_until
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -54,18 +55,21 @@ def process(*arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until_ready(port: int, log: Path) -> None:
-    for _ in range(600):
+    def ready() -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:  # noqa: PERF203 - it is not up yet
-            time.sleep(0.1)
-    pytest.fail(f"no answer on port {port}: {log.read_text('utf-8', 'replace')}")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30) as answer:
+                return answer.status == 200
+        except OSError:  # it is not up yet
+            return False
+
+    try:
+        wait_until(ready)
+    except AssertionError:
+        pytest.fail(f"no answer on port {port}: {log.read_text('utf-8', 'replace')}")
 
 
 def streams_on(port: int) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return sum(int(float(n)) for n in re.findall(r"^rechka_streams\{[^}]*\} (\S+)", text, re.M))
 
@@ -100,8 +104,8 @@ def test_one_of_two_servers_is_killed(tmp_path: Path) -> None:
             data = (clip * 32767).astype("<i2").tobytes()
             for i, begin in enumerate(range(0, len(data), 2 * PACKET)):
                 if begin >= len(data) // 2 > begin - 2 * PACKET:
-                    half.wait(60)
-                    killed.wait(60)
+                    half.wait(PATIENCE_S)
+                    killed.wait(PATIENCE_S)
                 if i % 10 == 9:
                     time.sleep(0.02)  # the servers keep up
                 yield data[begin : begin + 2 * PACKET]
@@ -117,14 +121,13 @@ def test_one_of_two_servers_is_killed(tmp_path: Path) -> None:
         threads = [threading.Thread(target=client, args=(i,), daemon=True) for i in range(len(clips))]
         for thread in threads:
             thread.start()
-        half.wait(60)
-        time.sleep(0.5)
-        load = {port: streams_on(port) for port in servers}
-        assert load == {one: 2, two: 2}  # shared fairly
+        half.wait(PATIENCE_S)
+        wait_until(lambda: sum(map(streams_on, servers)) >= len(clips))
+        assert {port: streams_on(port) for port in servers} == {one: 2, two: 2}, "shared fairly"
         servers[one].send_signal(signal.SIGKILL)
         killed.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
     assert [" ".join(texts) for texts in heard] == expected
     assert len(retries) >= 2, json.dumps(retries)  # those of the dead server came again

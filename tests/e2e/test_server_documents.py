@@ -121,7 +121,7 @@ def test_requests_made_from_the_document(server):
 
     def check(case: Any) -> None:
         asked.add(case.path)
-        response = case.call(base_url=server.http, timeout=20)
+        response = case.call(base_url=server.http, timeout=120)
         assert response.status_code < 500 or response.status_code in (503, 507), response.text
         case.validate_response(
             response,

@@ -39,7 +39,7 @@ def drive(tmp_path, server, key, cert):
         "pcm": str(tmp_path / "a.pcm"),
     }
     return subprocess.run(
-        ["node", "openai.mjs"], cwd=CLIENT, input=json.dumps(asked), capture_output=True, text=True, timeout=120,
+        ["node", "openai.mjs"], cwd=CLIENT, input=json.dumps(asked), capture_output=True, text=True, timeout=300,
         env={**os.environ, "NODE_EXTRA_CA_CERTS": str(cert)},
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from rechka.testing.servers import serving
+from rechka.testing.waiting import PATIENCE_S
 
 AUDIO = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 
@@ -35,12 +36,12 @@ def free_port():
 @pytest.fixture(scope="module")
 def port():
     port = free_port()
-    with serving(wyoming_port=port, idle_s=20):
+    with serving(wyoming_port=port):
         yield port
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 async def transcript(client, audio, rate=8000, channels=1):
@@ -115,7 +116,7 @@ def test_describe_and_ping(port):
 def test_what_cannot_be_is_told_and_closed(port, data):
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(data)
-        client.settimeout(20)
+        client.settimeout(PATIENCE_S)
         said = b""
         while part := client.recv(65536):
             said += part

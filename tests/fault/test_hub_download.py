@@ -30,6 +30,7 @@ from rechka.hub.download import pull
 from rechka.hub.registry import Entry, Lock
 from rechka.hub.remote import Hub
 from rechka.testing.fake_hub import COMMIT, FakeHub, Fault
+from rechka.testing.waiting import PATIENCE_S
 
 MODEL = bytes(range(256)) * 3000  # 768 kB, three blocks
 LM = b"lm" * 5000
@@ -409,7 +410,7 @@ def test_two_pulls_at_once_download_once(server: FakeHub, tmp_path: Path) -> Non
 
     def gate() -> None:
         started.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
 
     server.gate = gate
     outcomes: list[object] = []
@@ -420,12 +421,12 @@ def test_two_pulls_at_once_download_once(server: FakeHub, tmp_path: Path) -> Non
 
     threads = [threading.Thread(target=run), threading.Thread(target=run, args=(waits,))]
     threads[0].start()
-    assert started.wait(10)
+    assert started.wait(PATIENCE_S)
     threads[1].start()
-    assert waits.wait(10)
+    assert waits.wait(PATIENCE_S)
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert outcomes == [("model",), ()]
     assert len(server.gets()) == 1
     assert entry_at(tmp_path).path("model").read_bytes() == MODEL

@@ -75,7 +75,7 @@ def server():
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
 
 
 def left_behind():

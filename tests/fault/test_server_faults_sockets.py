@@ -192,7 +192,7 @@ def test_odd_bytes_are_put_together(server, sizes):
             await client.send('{"type":"finish"}')
             return [m["text"] for m in map(json.loads, [t async for t in client]) if m["type"] == "final"]
 
-    assert asyncio.run(asyncio.wait_for(main(), 60)) == ["привет мир"]
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE_S)) == ["привет мир"]
 
 
 def test_a_wyoming_client_that_says_nothing(monkeypatch):
@@ -255,7 +255,7 @@ def test_keys_that_are_wrong_missing_expired_or_used_up(tmp_path, path):
             (None, (401, 1008)), ("rk_wrong", (401, 1008)), ("rt_e30.x", (401, 1008)), (keys["expired"], (401, 1008)),
             (keys["narrow"], (403, 1008)), (keys["spent"], (429, 1008)),
         ):  # fmt: skip
-            assert asyncio.run(asyncio.wait_for(attempt(server, key), 60)) in codes, (key, path)
+            assert asyncio.run(asyncio.wait_for(attempt(server, key), PATIENCE_S)) in codes, (key, path)
         nothing_is_left(server)
         heard = server.service.metrics.counter("rechka_audio_seconds_total", "").value()
     assert heard == 0

@@ -139,7 +139,7 @@ def test_conversations(path, messages, query):
         await service.start()
         try:
             client = Client(path, query, messages)
-            await asyncio.wait_for(app(client.scope, client.receive, client.send), 60)
+            await asyncio.wait_for(app(client.scope, client.receive, client.send), 120)
             assert 1011 not in client.codes, "a fault inside"
             assert all(engine.active == 0 for engine in service.engines.values())
             assert service.connections == 0

@@ -48,7 +48,7 @@ def _alive(pid: int) -> bool:
     return bool(stat.strip()) and not stat.startswith("Z")  # where nobody reaps orphans they stay as zombies
 
 
-def _until(condition: object, seconds: float = 90.0) -> bool:
+def _until(condition: object, seconds: float = 180.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():  # type: ignore[operator]

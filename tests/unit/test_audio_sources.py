@@ -17,6 +17,7 @@ import soundfile
 from rechka.audio import container, mpeg, open_source
 from rechka.errors import EmptyAudio, NotAudio, UsageError
 from rechka.testing.audio import OneWay, ShortReads, tone, wav_bytes, wav_header
+from rechka.testing.waiting import PATIENCE_S
 from rechka.types import AudioChunk
 
 DATA = Path(__file__).parent.parent / "data" / "audio"
@@ -239,14 +240,14 @@ def test_a_wav_whose_length_was_never_written() -> None:
 
 def test_a_live_pipe_gives_audio_before_it_ends() -> None:
     read_end, write_end = os.pipe()
-    go_on = threading.Event()
+    go_on, come = threading.Event(), []
 
     def speak() -> None:
         with os.fdopen(write_end, "wb") as out:
             data = wav_bytes(tone(440, 2.0, 8000), 8000)
             out.write(data[:20000])
             out.flush()
-            go_on.wait(30)
+            come.append(go_on.wait(PATIENCE_S))
             out.write(data[20000:])
 
     thread = threading.Thread(target=speak)
@@ -257,6 +258,7 @@ def test_a_live_pipe_gives_audio_before_it_ends() -> None:
         go_on.set()
         rest = list(chunks)
     thread.join()
+    assert come == [True]
     assert len(first[0].samples) + sum(len(chunk[0].samples) for chunk in rest) == 16000
 
 

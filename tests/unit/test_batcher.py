@@ -3,6 +3,7 @@
 import threading
 
 from rechka.engine.batcher import Batcher
+from rechka.testing.waiting import PATIENCE_S
 
 
 class Clock:
@@ -83,7 +84,7 @@ def test_one_of_several_workers_keeps_free_of_files():
     thread = threading.Thread(target=lambda: taken.append(queue.take()))
     thread.start()
     queue.offer("live")
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == [["live"]]
     queue.release("file 1", again=False)
     assert queue.take() == ["file 2"]
@@ -108,7 +109,7 @@ def test_a_batch_waits_for_company():
     thread = threading.Thread(target=lambda: taken.append(queue.take()))
     thread.start()
     queue.offer("b")
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == [["a", "b"]]
 
 
@@ -120,5 +121,5 @@ def test_close_wakes_all_workers():
         thread.start()
     queue.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert taken == [None] * 3

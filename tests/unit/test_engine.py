@@ -27,7 +27,7 @@ from rechka.types import Final, Partial, SpeechEnd, SpeechStart
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
 
 
 def pcm(samples):

@@ -18,6 +18,7 @@ from rechka.server import fetch, webhooks
 from rechka.server.fetch import Fetcher, Guard, is_public, parse
 from rechka.server.store import Delivery
 from rechka.server.webhooks import Webhooks, sign, verify
+from rechka.testing.waiting import PATIENCE_S
 
 LOCAL = "127.0.0.0/8"
 
@@ -141,7 +142,7 @@ def with_site(use, *, names=None, networks=(LOCAL,), hosts=(), **limits):
         guard = Guard(hosts, networks, resolver if names else None)
         fetcher = Fetcher(guard, **{"max_bytes": 1000, "seconds": 10.0, **limits})
         async with server:
-            await asyncio.wait_for(use(site, fetcher, f"http://127.0.0.1:{port}", port), 30)
+            await asyncio.wait_for(use(site, fetcher, f"http://127.0.0.1:{port}", port), PATIENCE_S)
             await asyncio.gather(*site.tasks)
 
     asyncio.run(main())

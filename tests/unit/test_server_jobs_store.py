@@ -15,6 +15,7 @@ from rechka.server.store import Delivery, Entry, Job, Outcome, open_store
 from rechka.server.store.records import Limits
 from rechka.server.store.words import Marker, fold, parse, stem, stems
 from rechka.testing.postgres import postgres, postgres_folder
+from rechka.testing.waiting import PATIENCE_S
 
 LIMITS = Limits(100, 50)
 OPTIONS = {"channels": "mix", "hotwords": {}, "pause": None}
@@ -134,7 +135,7 @@ def test_workers_of_many_connections_never_take_the_same_job(database):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert sorted(taken) == sorted(f"job_{number}" for number in range(40))
 
 
