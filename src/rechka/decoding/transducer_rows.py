@@ -43,6 +43,11 @@ def checked(transducer: Transducer, tokens: Tokens) -> tuple[int, frozenset[int]
 
 
 def as_encoded(piece: Frames) -> Encoded:
+    """``piece``, if its values are an encoder's output (T, D).
+
+    Raises:
+        IncompatibleParts: other frames, such as log-probabilities: the model is no transducer.
+    """
     if not isinstance(piece, Encoded) or piece.values.ndim != 2:
         raise IncompatibleParts(f"a transducer search consumes Encoded frames (T, D), got {type(piece).__name__}")
     return piece

@@ -27,6 +27,7 @@ class Table:
         self.where = where
 
     def error(self, message: str, remedy: str = "") -> BadCard:
+        """An error that says in which file and table; to be raised by the caller."""
         return BadCard(f"{self.where}: {message}", remedy=remedy or "see docs/models.md for the form of a card")
 
     def _take(self, key: str) -> Any:
@@ -34,11 +35,25 @@ class Table:
         return self._left.pop(key, None)
 
     def need(self, key: str, value: T | None) -> T:
+        """``value``, which was read from ``key``.
+
+        Raises:
+            BadCard: it is None: the key is missing.
+        """
         if value is None:
             raise self.error(f"key {key!r} is missing")
         return value
 
     def text(self, key: str, pattern: re.Pattern[str] | None = None, form: str = "") -> str | None:
+        """A text that is not empty, or None if the key is missing.
+
+        Args:
+            key: taken out of the table.
+            pattern: what the whole text must match, if given.
+            form: the same in words, for the error.
+        Raises:
+            BadCard: of another type, empty, or of another form.
+        """
         value = self._take(key)
         if value is None:
             return None
@@ -49,6 +64,11 @@ class Table:
         return value
 
     def flag(self, key: str) -> bool:
+        """True or false; false if the key is missing.
+
+        Raises:
+            BadCard: of another type.
+        """
         value = self._take(key)
         if value is None:
             return False
@@ -57,6 +77,11 @@ class Table:
         return value
 
     def count(self, key: str) -> int | None:
+        """A whole number from 0 to 2**50 - 1, or None if the key is missing.
+
+        Raises:
+            BadCard: of another type, or outside.
+        """
         value = self._take(key)
         if value is None:
             return None
@@ -65,10 +90,20 @@ class Table:
         return value
 
     def number(self, key: str) -> float | None:
+        """A finite number, or None if the key is missing.
+
+        Raises:
+            BadCard: of another type, infinite or not a number.
+        """
         value = self._take(key)
         return None if value is None else self._number(key, value)
 
     def pair(self, key: str) -> tuple[float, float] | None:
+        """An array of two finite numbers, or None if the key is missing.
+
+        Raises:
+            BadCard: of another type or length.
+        """
         value = self._take(key)
         if value is None:
             return None
@@ -82,12 +117,22 @@ class Table:
         return float(value)
 
     def table(self, key: str) -> Table:
+        """The table below ``key``; an empty one if the key is missing.
+
+        Raises:
+            BadCard: of another type.
+        """
         value = self._take(key)
         if value is not None and not isinstance(value, dict):
             raise self.error(f"{key!r} must be a table, got {show(value)}")
         return Table(value or {}, f"{self.where}: [{key}]")
 
     def tables(self, key: str) -> list[Table]:
+        """The tables of the array below ``key``; none if the key is missing.
+
+        Raises:
+            BadCard: no array, or not of tables.
+        """
         value = self._take(key)
         if value is None:
             return []
@@ -117,6 +162,11 @@ class Table:
             raise self.error(f"values must be texts, numbers, booleans, lists or tables, got {show(value)}")
 
     def finish(self) -> None:
+        """The end of reading.
+
+        Raises:
+            BadCard: keys are left that nobody asked for.
+        """
         if self._left:
             unknown = ", ".join(repr(key) for key in self._left)
             raise self.error(f"unknown key {unknown}", f"known here: {', '.join(self._known)}")

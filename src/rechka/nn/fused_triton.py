@@ -45,6 +45,7 @@ def rms_kernel(
     HAS_SHIFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, IN_8_BITS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """``x`` (+ ``shift``) over its root mean square (times ``weight``): (rows, width) to ``out``."""
     rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     mask = (rows[:, None] < num_rows) & (columns[None, :] < width)
     found = tl.load(x + rows[:, None] * width + columns[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -61,6 +62,7 @@ def finish_kernel(
     x, shift, weight, stream, out, scale, num_rows, width,
     IN_8_BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
+    """``x`` + ``shift``, normalised and weighted, to ``stream``; the same normalised again to ``out``."""
     rows, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     mask = (rows[:, None] < num_rows) & (columns[None, :] < width)
     at = rows[:, None] * width + columns[None, :]
@@ -78,6 +80,7 @@ def finish_kernel(
 def gate_kernel(
     wide, out, scale, num_rows, width, IN_8_BITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
+    """SiLU of the first half of each row times the second: (rows, 2 * width) to ``out`` (rows, width)."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     mask = (rows[:, None] < num_rows) & (columns[None, :] < width)
@@ -91,6 +94,10 @@ def gate_kernel(
 def features_kernel(
     spectrum, mel, norm, out, num_rows, bins, mels, guard, ROWS: tl.constexpr, BINS: tl.constexpr, MELS: tl.constexpr
 ):  # fmt: skip
+    """Features of spectra: log of the mel energies, normalised and weighted.
+
+    ``spectrum`` is (rows, 2 * bins), real parts before imaginary ones; ``mel`` (bins, mels); ``out`` (rows, mels).
+    """
     rows, steps, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BINS), tl.arange(0, MELS)
     mask = (rows[:, None] < num_rows) & (steps[None, :] < bins)
     at = spectrum + rows[:, None] * (2 * bins) + steps[None, :]

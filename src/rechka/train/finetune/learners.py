@@ -145,21 +145,26 @@ class ToneLearner(Learner):
         return np.pad(samples, (before, whole - before - len(samples)))
 
     def num_frames(self, samples: int) -> int:
+        """Frames of 30 ms, 240 samples each; laid-out samples are whole frames."""
         return samples // self.frame
 
     def features(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n) samples at 8 kHz to (B, n / 80, 64) log-mel features, without gradients; one for every 10 ms."""
         with torch.no_grad():
             return self.module.features(audio), lengths // tone_features.HOP
 
     def losses(self, features: Tensor, counts: Tensor, labels: Sequence[Ids]) -> Tensor:
+        """(B,) CTC losses; an item that its frames cannot say counts 0."""
         log_probs, frames = self.module.hear(features, counts)
         return ctc_losses(log_probs, frames, labels, self.targets.blank)
 
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
+        """The text of each item, by its best path."""
         log_probs, frames = self.module.hear(features, counts)
         return best_path(log_probs, frames, self.targets)
 
     def depth(self, name: str) -> int:
+        """As everywhere; what halves the number of frames counts to the layer at its place."""
         if name.startswith("encoder.temportal_reduction."):
             return 1 + self.module.config.reduction_position
         return super().depth(name)
@@ -181,6 +186,7 @@ class GigaAmLearner(Learner):
         return np.pad(samples, (0, max(0, self.module.preprocessor.shortest - len(samples))))
 
     def num_frames(self, samples: int) -> int:
+        """Frames of 40 ms: a quarter of the features, counted as the front end of the checkpoint counts them."""
         front = self.module.preprocessor
         features = samples // gigaam_features.HOP + 1
         if not front.center:
@@ -188,15 +194,18 @@ class GigaAmLearner(Learner):
         return (features - 1) // 4 + 1
 
     def features(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n) samples at 16 kHz to (B, F, 64) log-mel features and the number of each item, without gradients."""
         with torch.no_grad():
             features, counts = self.module.preprocessor(audio, lengths)
             return features.transpose(1, 2), counts
 
     def losses(self, features: Tensor, counts: Tensor, labels: Sequence[Ids]) -> Tensor:
+        """(B,) CTC losses; an item that its frames cannot say counts 0."""
         log_probs, frames = self.module.hear(features.transpose(1, 2), counts)
         return ctc_losses(log_probs, frames, labels, self.targets.blank)
 
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
+        """The text of each item, by its best path."""
         log_probs, frames = self.module.hear(features.transpose(1, 2), counts)
         return best_path(log_probs, frames, self.targets)
 
@@ -216,6 +225,7 @@ class GigaAmRnntLearner(GigaAmLearner):
         return len(ids) <= frames * self.module.config.max_symbols
 
     def losses(self, features: Tensor, counts: Tensor, labels: Sequence[Ids]) -> Tensor:
+        """(B,) RNN-T losses. The predictor runs in float32 whatever the rest does."""
         encoded, frames = self.module.hear(features.transpose(1, 2), counts)
         config, blank, most = self.module.config, self.targets.blank, max(map(len, labels))
         padded = [[blank, *ids, *[0] * (most - len(ids))] for ids in labels]
@@ -233,6 +243,7 @@ class GigaAmRnntLearner(GigaAmLearner):
         return joint.joint_net(joint.enc(encoded)[:, :, None] + joint.pred(predicted)[:, None])
 
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
+        """The text of each item, by the greedy search of use."""
         encoded, frames = self.module.hear(features.transpose(1, 2), counts)
         search = TransducerGreedy(_Search(self), self.targets.tokens)
         rows = zip(encoded.float().cpu().numpy(), frames.tolist(), strict=True)

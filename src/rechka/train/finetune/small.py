@@ -43,14 +43,17 @@ class ConformerLearner(Learner):
         return np.pad(samples, (before, whole - before - len(samples)))
 
     def num_frames(self, samples: int) -> int:
+        """Frames of ``FRAME`` samples; laid-out samples are whole frames."""
         return samples // FRAME
 
     def features(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n) samples to (B, F, bands) log energies over their running mean, without gradients."""
         # The running mean is taken frame by frame, in NumPy as in use.
         rows = [bands.push(row, bands.BandState.initial())[0] for row in audio.cpu().numpy()]
         return torch.from_numpy(np.stack(rows)).to(audio.device), lengths // bands.STEP
 
     def losses(self, features: Tensor, counts: Tensor, labels: Sequence[Ids]) -> Tensor:
+        """(B,) CTC losses of the last head and, by ``MIDDLE``, of the one half-way up."""
         final, middle = self.module(self._whole(features))
         last, first = (
             ctc_losses(heard.float(), counts // SUBSAMPLING, labels, self.targets.blank) for heard in (final, middle)
@@ -58,6 +61,7 @@ class ConformerLearner(Learner):
         return (1 - MIDDLE) * last + MIDDLE * first
 
     def read(self, features: Tensor, counts: Tensor) -> list[str]:
+        """The text of each item, by the best path of the last head."""
         final, _ = self.module(self._whole(features))
         return best_path(final, counts // SUBSAMPLING, self.targets)
 
@@ -67,6 +71,7 @@ class ConformerLearner(Learner):
         return torch.nn.functional.pad(features, (0, 0, 0, -features.shape[1] % unit))
 
     def depth(self, name: str) -> int:
+        """As everywhere; the head half-way up and what it feeds back belong to the layer below them."""
         if name.startswith("blocks."):
             return 1 + int(name.split(".")[1])
         if name.startswith("subsampling."):
