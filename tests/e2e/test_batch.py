@@ -299,6 +299,23 @@ def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_datasets_on_a_cluster(tmp_path: Path) -> None:
+    """Parts that are ranges of rows, read by Ray's actors, and what a person sees of Ray meanwhile."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    told = dataset(tmp_path, recordings(tmp_path / "calls", 7))
+    command = [
+        sys.executable, "-m", "rechka", "batch", "m.jsonl", "a.tar", "z.tar.gz", "--out", "out",
+        "-m", "toy", "--ray", "local", "--workers", "2", "--part-size", "3", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 1, done.stderr[-3000:]
+    said = json.loads(done.stdout)
+    assert (said["recordings"], said["failed"]) == (7 * 3 + 1, 1)
+    check(tmp_path / "out", told, {f"{tmp_path}/m.jsonl:2": "data"})
+    assert "Execution plan" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node(tmp_path: Path) -> None:
     """Two nodes of Ray; one is taken away in the middle."""
     pytest.importorskip("ray", reason="Ray is not installed")
