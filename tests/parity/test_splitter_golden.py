@@ -25,7 +25,7 @@ def golden() -> dict[str, Any]:
 
 
 def cut(chunk: int) -> list[dict[str, Any]]:
-    values = np.load(DATA / "logprobs.npz")["logprobs"]
+    values = np.load(DATA.parent / "tone" / "splitter_logprobs.npz")["logprobs"]
     segmenter, decoder, evidence = Segmenter(FrameOptions()), ScriptedDecoder(TOKENS.blank), BlankEvidence(TOKENS)
     state = segmenter.initial_state()
     phrases: list[dict[str, Any]] = []
@@ -73,7 +73,7 @@ def test_a_cut_loses_no_letter_and_doubles_none(golden: dict[str, Any]) -> None:
     assert mine[0]["end_frame"] - mine[0]["start_frame"] <= 2000
     assert sum(phrase["n_logprobs"] for phrase in mine) == second["end_frame"] - first["start_frame"] + 6
     # The reference decodes six frames around its cut twice; without them the texts must be the same.
-    values = np.load(DATA / "logprobs.npz")["logprobs"]
+    values = np.load(DATA.parent / "tone" / "splitter_logprobs.npz")["logprobs"]
     decoder = ScriptedDecoder(TOKENS.blank)
     span = LogProbs(values[first["start_frame"] - 3 : second["end_frame"] + 3])
     [whole] = decoder.advance([decoder.begin()], [span])
