@@ -10,22 +10,16 @@ lists belong to the old files and are left out. Model and language model togethe
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from build import file_entry
+
 from rechka.export.half import halve
-from rechka.hub.card import CardFile
 from rechka.hub.registry import find
 
 BUDGET = 40_000_000
-
-
-def file_entry(path: Path) -> CardFile:
-    """Path, size and sum of a file in the card's folder."""
-    data = path.read_bytes()
-    return CardFile(path.name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -70,7 +71,7 @@ def test_finetune_says_what_is_wrong(checkpoint: Path, manifest: Path, tmp_path:
     pytest.importorskip("onnx", reason="the model is exported")
     with pytest.raises(UsageError, match="no option 'epoch'"):
         rechka.finetune(checkpoint, train=manifest, out=tmp_path / "o", epoch=3)
-    with pytest.raises(UsageError, match="MODEL and --train missing"):
+    with pytest.raises(UsageError, match=r"the model \(MODEL\) and train \(--train\) missing"):
         rechka.finetune(out=tmp_path / "o")
     with pytest.raises(UsageError, match="for Whisper"):
         rechka.finetune(checkpoint, train=manifest, out=tmp_path / "o", lora=8)
@@ -118,6 +119,15 @@ def test_serve_says_what_is_wrong() -> None:
         rechka.serve(rechka.load("rechka-mini", threads=1), "t-one")
     with pytest.raises(UsageError, match="port"):
         rechka.serve(port="many")
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_an_alias_means_a_model_that_is_served(loaded: bool) -> None:
+    pytest.importorskip("uvicorn", reason="the server's libraries are not installed")
+    model = rechka.load("toy") if loaded else "toy"
+    with pytest.raises(UsageError, match="alias small means rechka-mini, which is not served") as caught:
+        rechka.serve(model, port=0, alias="small=rechka-mini", started=lambda port: os.kill(os.getpid(), signal.SIGINT))
+    assert caught.value.remedy == "served: toy"
 
 
 def test_missing_parts_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -167,6 +167,6 @@ def test_a_conversion_that_loses_words_is_refused(
 
 def test_options_of_whisper_are_for_whisper(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["finetune", "t-one", "--train", "x.jsonl", "--out", str(tmp_path / "o"), "--lora", "8"]) == 2
-    assert "--lora and --language are for Whisper" in capfd.readouterr().err
+    assert "lora and language (--lora and --language) are for Whisper" in capfd.readouterr().err
     assert main(["finetune", "whisper-small", "--train", "x.jsonl", "--out", str(tmp_path / "o")]) == 3
     assert "cannot be trained" in capfd.readouterr().err

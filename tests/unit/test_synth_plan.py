@@ -116,7 +116,7 @@ def test_spelled_differs_from_scoring_by_yo_alone(text: str) -> None:
 
 
 def test_a_plan_needs_an_end_and_sane_ranges(texts: list[tuple[Path, float]]) -> None:
-    with pytest.raises(UsageError, match="--hours or --limit"):
+    with pytest.raises(UsageError, match=r"hours or limit \(--hours or --limit\)"):
         plan(texts)
     with pytest.raises(UsageError, match="tempo"):
         plan(texts, limit=1, tempo=(1.2, 0.9))

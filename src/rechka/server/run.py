@@ -49,9 +49,6 @@ def load_models(settings: Settings, *, load: Callable[..., Asr] | None = None) -
         if asr.note:
             log.warning("%s", asr.note)
         found[asr.name] = asr
-    for alias, name in settings.aliases.items():
-        if name not in found:
-            raise UsageError(f"alias {alias} means {name}, which is not served", remedy=f"served: {', '.join(found)}")
     return found
 
 
@@ -162,7 +159,14 @@ def bind(settings: Settings) -> list[socket.socket]:
 
 
 def make_service(settings: Settings, models: Mapping[str, Asr]) -> Service:
-    """The service of some settings."""
+    """The service of some settings.
+
+    Raises:
+        UsageError: an alias for a model that is not among ``models``, however they were loaded; keys that are wrong.
+    """
+    for alias, name in settings.aliases.items():
+        if name not in models:
+            raise UsageError(f"alias {alias} means {name}, which is not served", remedy=f"served: {', '.join(models)}")
     auth = Auth(settings.keys_file, secret=settings.token_secret, requests_per_minute=settings.requests_per_minute)
     service = Service(settings, models, auth)
     service.jobs = open_jobs(service)

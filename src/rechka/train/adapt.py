@@ -81,7 +81,10 @@ def finetune(
     named = None if model is None else str(model)
     run, kind = _family(named, file)
     if kind is None and any(name in chosen for name in ONLY_WHISPER):
-        raise UsageError("--lora and --language are for Whisper", remedy="leave them out, or name a Whisper checkpoint")
+        raise UsageError(
+            "lora and language (--lora and --language) are for Whisper",
+            remedy="leave them out, or name a Whisper checkpoint",
+        )
     given: dict[str, dict[str, Any]] = {"": {}, "data": {}, "optim": {}}
     for name, value in chosen.items():
         table, key = HOMES[name]
@@ -137,15 +140,12 @@ def _settings(
     kind = kind or FinetuneConfig
     sets = [{"name": title, "sources": [source]} for title, source in zip(_titles(dev), dev, strict=True)]
     if config is None:
-        missing = [
-            name
-            for name, there in (("MODEL", "model" in given[""]), ("--train", "train" in given["data"]))
-            if not there
-        ]
-        if missing:
+        needed = (("the model (MODEL)", "model" in given[""]), ("train (--train)", "train" in given["data"]))
+        if missing := [name for name, there in needed if not there]:
             raise UsageError(
                 f"{' and '.join(missing)} missing",
-                remedy="rechka finetune MODEL --train A.jsonl --dev B.jsonl --out FOLDER, or give --config",
+                remedy='rechka finetune MODEL --train A.jsonl --out FOLDER, rechka.finetune(MODEL, train="A.jsonl", '
+                'out="FOLDER"), or name a config (--config)',
             )
         plain = given.pop("")
         return kind.from_dict({**plain, **given, "dev": sets}, where="the options")

@@ -45,7 +45,7 @@ def settle(config: FinetuneConfig, out: Path) -> None:
         changed = [key for key, value in _same(config).items() if _same(before)[key] != value]
         raise UsageError(
             f"{out} holds a run with other settings: {', '.join(changed)} differ",
-            remedy=f"resume it with --config {path}, or name another folder",
+            remedy=f"resume it with {path} as config (--config), or name another folder",
         )
 
 

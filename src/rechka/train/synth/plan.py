@@ -183,7 +183,7 @@ def make_plan(
         DataError: a text file cannot be read.
     """
     if options.hours is None and options.limit is None:
-        raise UsageError("expected how much to synthesise", remedy="give --hours or --limit")
+        raise UsageError("expected how much to synthesise", remedy="give hours or limit (--hours or --limit)")
     if not sources or not voices:
         raise UsageError("expected at least one text file and one voice")
     for name in ("tempo", "pitch", "factor", "volume"):

@@ -93,6 +93,6 @@ def choose_voices(names: Sequence[str], *, allow_nc: bool = False) -> tuple[Voic
     if barred and not allow_nc:
         raise UsageError(
             f"the voices {', '.join(barred)} are CC BY-NC-ND 4.0: a model trained on them may not be given away",
-            remedy="leave them out, or pass --allow-nc for a private test set",
+            remedy="leave them out, or set allow_nc (--allow-nc) for a private test set",
         )
     return tuple(chosen.values())
