@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rechka.errors import DataError
+from rechka.errors import DataError, DataNotFound
 from rechka.train.grammar import parse
 from rechka.train.telephony import read_templates, sentences, variants
 from rechka.train.text import training
@@ -87,5 +87,5 @@ def test_an_affix_file_without_suffixes_is_refused(tmp_path: Path) -> None:
     empty = written(tmp_path, "SET UTF-8\n")
     with pytest.raises(DataError, match="SFX"):
         list(families(empty, empty))
-    with pytest.raises(DataError, match="readable"):
+    with pytest.raises(DataNotFound, match="readable"):
         list(families(tmp_path / "none.dic", tmp_path / "none.aff"))

@@ -68,7 +68,7 @@ def from_json(value: Any) -> Item:
     """The inverse of ``to_json``.
 
     Raises:
-        KeyError, TypeError: a value of another kind.
+        KeyError, TypeError, ValueError: a value of another kind.
     """
     if isinstance(value, str):
         return value

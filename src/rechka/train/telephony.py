@@ -46,7 +46,10 @@ def read_templates(path: str | Path) -> list[str]:
             template = _filled(line, parts)
             parse(template)
         except ValueError as error:
-            raise DataError(f"{path}, line of text {number}: a template was expected: {error}") from error
+            raise DataError(
+                f"{path}, line of text {number}: a template was expected: {error}",
+                remedy="see rechka.train.grammar for the form",
+            ) from error
         templates.append(template)
     return templates
 

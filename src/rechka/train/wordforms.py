@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rechka.errors import DataError
+from rechka.errors import DataError, DataNotFound
 from rechka.text.normalize import scoring
 from rechka.train.text import ALPHABET, profane
 
@@ -56,16 +56,15 @@ def families(dictionary: str | Path, affixes: str | Path) -> Iterator[list[Form]
         yield [(word, ending) for word, ending in folded if word and _LETTERS.issuperset(word)]
 
 
-def likely_forms(counts: Mapping[str, int], all_families: list[list[Form]], number: int) -> list[str]:
-    """The ``number`` unseen forms that are likeliest to be met, best first.
+def likely_forms(counts: Mapping[str, int], all_families: list[list[Form]], most: int) -> list[str]:
+    """The ``most`` unseen forms that are likeliest to be met, best first.
 
     A form's rank is how often its family occurs, times the share of its ending among the occurrences of all families
     that can have it.
     """
     owners = Counter(word for family in all_families for word in {word for word, _ in family} if word in counts)
-    share = {
-        word: counts[word] / number for word, number in owners.items()
-    }  # a form of several words is each one's part
+    # A form that several families have counts for each of them in part.
+    share = {word: counts[word] / count for word, count in owners.items()}
     used: defaultdict[str, float] = defaultdict(float)
     possible: defaultdict[str, float] = defaultdict(float)
     weights = []
@@ -84,11 +83,15 @@ def likely_forms(counts: Mapping[str, int], all_families: list[list[Form]], numb
                 rank = weight * (used[ending] + 0.5) / (possible[ending] + 1.0)
                 best[word] = max(rank, best.get(word, 0.0))
     ranked = sorted((word for word in best if not profane(word)), key=lambda word: (-best[word], word))
-    return ranked[:number]
+    return ranked[:most]
 
 
 def _lines(path: str | Path) -> Iterator[str]:
     try:
         yield from Path(path).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"a readable UTF-8 file is needed, got {path}: {error}") from error
+        raise DataNotFound.or_unreadable(
+            error,
+            f"a readable UTF-8 file is needed, got {path}: {error}",
+            remedy="give the .dic and .aff of one dictionary",
+        ) from error
