@@ -82,7 +82,7 @@ def test_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_kill_in_the_middle(tmp_path: Path) -> None:
-    texts = recordings(tmp_path / "calls", 60)
+    texts = recordings(tmp_path / "calls", 200)
     out = tmp_path / "out"
     command = [
         sys.executable, "-m", "rechka", "batch", str(tmp_path / "calls"), "-o", str(out), "-m", "toy", "--workers", "1",
@@ -98,7 +98,7 @@ def test_a_kill_in_the_middle(tmp_path: Path) -> None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
     done = {path.name: path.stat().st_mtime_ns for path in (out / "done").glob("*.json")}
-    assert len(done) < 30
+    assert len(done) < 100
     subprocess.run(command, check=True, capture_output=True)
     assert all((out / "done" / name).stat().st_mtime_ns == when for name, when in done.items())  # not done twice
     check(out, texts)
@@ -279,7 +279,7 @@ def test_ranges_in_any_order_are_the_rows(name: str, tmp_path: Path) -> None:
 
 
 def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
-    told = dataset(tmp_path, recordings(tmp_path / "calls", 40))
+    told = dataset(tmp_path, recordings(tmp_path / "calls", 100))
     out = tmp_path / "out"
     command = [
         sys.executable, "-m", "rechka", "batch", str(tmp_path / "a.tar"), str(tmp_path / "z.tar.gz"), "-o", str(out),
@@ -293,7 +293,7 @@ def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
-    assert len(list(out.glob("done/*.json"))) < 40
+    assert len(list(out.glob("done/*.json"))) < 100
     subprocess.run(command, check=True, capture_output=True)
     check(out, {name: text for name, text in told.items() if "tar" in name})
 

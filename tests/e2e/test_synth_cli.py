@@ -77,6 +77,7 @@ def test_a_killed_run_goes_on_where_it_was(text: Path, tmp_path: Path) -> None:
     with (out / "manifest.jsonl").open("a") as file:
         file.write('{"id": "4-0000')  # what a kill in the middle of a write leaves
     kept = {path: path.stat().st_mtime_ns for path in (out / "audio").rglob("*.flac") if path.stem in before}
+    assert len(kept) == len(before)
     assert main(arguments(text, out)) == 0
     check_complete(out, 40)
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())

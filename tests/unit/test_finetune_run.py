@@ -302,7 +302,9 @@ def test_gradients_are_clipped_before_the_step(tmp_path: Path, monkeypatch: pyte
     run = small(DATA / "gigaam/v3_ctc", manifest(tmp_path / "data", 16000), steps=2, clip=1e-3)
     finetune(run, tmp_path / "out")
     assert norms == pytest.approx([1e-3] * 2, rel=1e-3)
-    assert all(line["norm"] > 1e-2 for line in steps_of(tmp_path / "out") if "norm" in line)  # as it was before
+    told = [line["norm"] for line in steps_of(tmp_path / "out") if "norm" in line]
+    assert told
+    assert min(told) > 1e-2  # as it was before
 
 
 def test_mixed_precision_keeps_weights_whole_and_losses_close(tmp_path: Path) -> None:
