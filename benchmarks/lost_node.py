@@ -27,6 +27,7 @@ def main() -> None:
 
     from rechka.scale import Archive, BatchOptions, ray_data
     from rechka.testing.toy import fragile_asr
+    from rechka.testing.waiting import wait_until
 
     memory = 150 << 20
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": memory})
@@ -52,10 +53,12 @@ def main() -> None:
         if lost_at is None and len(archive.done()) >= archive.num_parts // 4:
             lost_at = len(archive.done())
             cluster.remove_node(second, allow_graceful=False)
+    seconds = time.monotonic() - began
+    wait_until(lambda: nodes() < before)  # the head notices by missing heartbeats; the work may end before that
     print(
         json.dumps({
             "parts": archive.num_parts, "parts_before_the_loss": lost_at, "nodes_before": before,
-            "nodes_after": nodes(), "told": len(seen), "seconds": round(time.monotonic() - began, 1),
+            "nodes_after": nodes(), "told": len(seen), "seconds": round(seconds, 1),
             "report": archive.report().to_dict(),
         })
     )  # fmt: skip
