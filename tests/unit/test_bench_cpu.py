@@ -34,7 +34,7 @@ def test_two_contestants_on_the_small_model(tmp_path: Path) -> None:
         state = "float16" if form == "published" else "float32"
         path.write_bytes(writer.build(weights, config, form=form, precision=precision, state=state).SerializeToString())
         contestants.append(bench.Contestant(variant, path, cores=2))
-    reference = np.log(np.full((1, 200, 35), 1 / 35, np.float32))
+    reference = np.log(np.full((1, bench.PROBE * 10, 35), 1 / 35, np.float32))
     peak = {"fp32": 100.0, "int8": 400.0}
     told: list[str] = []
     results = bench.measure(contestants, reference, peak, rounds=2, streams=3, seconds=0.5, tell=told.append)
