@@ -49,14 +49,12 @@ def cpu(
     torch.set_num_threads(1)
     arrays = None if weights == RANDOM else read_weights(Path(weights))
     chosen = bench.variants()
-    common.say("rechka: measuring the peak of matrix products")
-    peak = roofline.peaks()
     with tempfile.TemporaryDirectory() as folder:
         common.say("rechka: writing the graphs")
         reference = bench.write_models(Path(folder), [variant.file for variant in chosen], arrays)
         contestants = [bench.Contestant(v, Path(folder) / f"{v.file}.onnx", cores()) for v in chosen]
-        results = bench.measure(
-            contestants, reference, peak, rounds=rounds, streams=streams, seconds=seconds,
+        results, peak = bench.measure(
+            contestants, reference, roofline.peaks, rounds=rounds, streams=streams, seconds=seconds,
             tell=lambda text: common.say(f"rechka: {text}"),
         )  # fmt: skip
     report = {
