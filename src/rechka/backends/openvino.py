@@ -191,12 +191,13 @@ class OpenVinoBackend:
         requests = self._requests(tuple(tuple(shapes[name]) for name in self._inputs) if self.fixed_shapes else ())
         place = requests.get()
         try:
-            wanted = {name: tuple(shapes[name]) for name in self._inputs}
-            if not place.in_place or any(place.tensors[name].data.shape != shape for name, shape in wanted.items()):
-                for name, (_, dtype) in self._inputs.items():
-                    place.tensors[name] = openvino.Tensor(np.zeros(wanted[name], dtype), shared_memory=True)
+            for name, (_, dtype) in self._inputs.items():
+                fits = name in place.tensors and place.tensors[name].data.shape == tuple(shapes[name])
+                if not fits:
+                    place.tensors[name] = openvino.Tensor(np.zeros(shapes[name], dtype), shared_memory=True)
+                if not (fits and place.in_place):
                     place.request.set_tensor(name, place.tensors[name])
-                place.in_place = True
+            place.in_place = True
 
             def compute() -> dict[str, Array]:
                 place.request.infer()
