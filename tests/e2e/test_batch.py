@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from rechka.scale.store import Store
 from rechka.scale.work import Part, Worker
 from rechka.testing.audio import wav_bytes
 from rechka.testing.toy import fragile_asr, say, toy_asr
+from rechka.testing.waiting import wait_until
 
 WORDS = ("река", "вода", "лес", "ночь", "день", "лето", "зима")
 
@@ -45,6 +45,12 @@ def rows(out: Path) -> list[dict]:
     for path in sorted((out / "parts").glob("*.jsonl")):
         found += [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return found
+
+
+def wait_for_parts(child: subprocess.Popen[bytes], out: Path, least: int) -> None:
+    """Until so many parts are done by a child that is not through."""
+    wait_until(lambda: len(list(out.glob("done/*.json"))) >= least or child.poll() is not None)
+    assert child.poll() is None
 
 
 def check(out: Path, texts: dict[str, str], failed: dict[str, str] | None = None) -> None:
@@ -90,11 +96,7 @@ def test_a_kill_in_the_middle(tmp_path: Path) -> None:
     ]  # fmt: skip
     for least in (3, 12):  # killed twice, ever later
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while len(list(out.glob("done/*.json"))) < least:
-            assert child.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for_parts(child, out, least)
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
     done = {path.name: path.stat().st_mtime_ns for path in (out / "done").glob("*.json")}
@@ -286,11 +288,7 @@ def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
         "-m", "toy", "--workers", "1", "--part-size", "2",
     ]  # fmt: skip
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("done/*.json"))) < 3:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for_parts(child, out, 3)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     assert len(list(out.glob("done/*.json"))) < 100

@@ -13,7 +13,7 @@ from rechka.testing import say, silence
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
 pytest.importorskip("starlette", reason="the server extra is not installed")
-serving = pytest.importorskip("rechka.testing.servers").serving
+from rechka.testing.servers import serving, websocket_scope  # noqa: E402
 
 AUDIO = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 
@@ -164,12 +164,7 @@ def test_a_client_that_never_reads_is_heard_to_the_end(server):
         if message["type"] != "websocket.accept":
             await asyncio.Event().wait()
 
-    scope = {
-        "type": "websocket", "path": "/", "raw_path": b"/", "query_string": b"", "state": {},
-        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "subprotocols": [], "scheme": "ws",
-        "root_path": "", "extensions": {"websocket.http.response": {}},
-    }  # fmt: skip
-    server.call(server.server.config.loaded_app(scope, receive, send), 60)
+    server.call(server.server.config.loaded_app(websocket_scope("/"), receive, send))
     assert sent == ["websocket.accept", "websocket.send"]
     assert finals.value("Final") - before == 10
     assert server.service.connections == 0

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from rechka.cli.main import main
+from rechka.testing.waiting import wait_until
 from rechka.train.synth import PlanOptions, choose_voices, read_manifest, synthesise
 from rechka.train.synth.manifest import read_json_lines
 
@@ -67,9 +67,7 @@ def test_a_killed_run_goes_on_where_it_was(text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = "import sys; from rechka.cli.main import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, *arguments(text, out)], start_new_session=True)
-    deadline = time.monotonic() + 120
-    while len(read_manifest(out)) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(read_manifest(out)) >= 3 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {record.id for record in read_manifest(out)}

@@ -25,7 +25,7 @@ from rechka.testing.waiting import PATIENCE_S, wait_until
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
 pytest.importorskip("starlette", reason="the server extra is not installed")
-serving = pytest.importorskip("rechka.testing.servers").serving
+from rechka.testing.servers import serving, websocket_scope  # noqa: E402
 
 SPEECH = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 UPGRADE = (
@@ -192,11 +192,7 @@ class Deaf:
     def __init__(self, messages, takes, path="/v1/stream", query=b"sample_rate=8000"):
         self.messages = [{"type": "websocket.connect"}, *messages]
         self.takes = takes
-        self.scope = {
-            "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": query, "headers": [
-                (b"host", b"localhost")], "client": ("127.0.0.1", 1), "subprotocols": [], "state": {},
-            "extensions": {"websocket.http.response": {}}, "scheme": "ws", "root_path": "",
-        }  # fmt: skip
+        self.scope = websocket_scope(path, query)
         self.said = []
 
     async def receive(self):

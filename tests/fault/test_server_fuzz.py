@@ -20,6 +20,7 @@ from rechka.server.routes import deepgram, native, realtime
 from rechka.server.service import Service
 from rechka.server.settings import Settings
 from rechka.server.wire import flag, hotwords, integer, loads, number
+from rechka.testing.servers import websocket_scope
 from rechka.testing.toy import toy_asr
 
 JSON = st.recursive(
@@ -110,11 +111,7 @@ class Client:
     def __init__(self, path, query, messages):
         self.messages = [{"type": "websocket.connect"}]
         self.messages += [{"type": "websocket.receive", **message} for message in messages]
-        self.scope = {
-            "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": query, "state": {},
-            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "subprotocols": [], "scheme": "ws",
-            "root_path": "", "extensions": {"websocket.http.response": {}},
-        }  # fmt: skip
+        self.scope = websocket_scope(path, query)
         self.codes = []
 
     async def receive(self):

@@ -26,6 +26,7 @@ from rechka.server.service import Service
 from rechka.server.settings import FIELDS, Settings, resolve
 from rechka.server.telephony import audiosocket
 from rechka.server.wyoming import _Client as WyomingClient
+from rechka.testing.servers import websocket_scope
 from rechka.testing.toy import toy_asr
 
 AUDIO = (say("да", before_s=0.2, after_s=0.8) * 32767).astype("<i2").tobytes()
@@ -229,12 +230,7 @@ def test_telephone_conversations(path, opened, messages):
             if message["type"] == "websocket.close":
                 codes.append(message["code"])
 
-        scope = {
-            "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "state": {},
-            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "subprotocols": [], "scheme": "ws",
-            "root_path": "", "extensions": {"websocket.http.response": {}},
-        }  # fmt: skip
-        await app(scope, receive, send)
+        await app(websocket_scope(path), receive, send)
         return codes
 
     left = converse(talk)

@@ -21,6 +21,15 @@ PATIENT = dict.fromkeys(("idle_s", "send_s", "header_s", "file_wait_s", "max_que
 """A busy machine is no client that went to sleep, and no server under too much load: tests of these limits set them."""
 
 
+def websocket_scope(path: str, query: bytes = b"") -> dict[str, Any]:
+    """What an ASGI server says of a WebSocket to ``path``, for clients without a socket."""
+    return {
+        "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": query, "state": {},
+        "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "subprotocols": [], "scheme": "ws",
+        "root_path": "", "extensions": {"websocket.http.response": {}},
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Running:
     """A running server."""
