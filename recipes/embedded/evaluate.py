@@ -1,11 +1,12 @@
 """Score a model folder on test manifests: letters and words wrong, with 95 % intervals.
 
     python recipes/embedded/evaluate.py MODEL --set NAME=MANIFEST ... [--limit N] [--greedy] [--alpha A --beta B]
-                                              [--whole] [--json FILE] [--show N]
+                                              [--whole] [--same A=B] [--json FILE] [--show N]
 
 A recording goes through ``rechka.load(MODEL).transcribe`` as a user's would. VoxForge has features and no sound: those
 are set to a usual level and enter behind the front end, the whole utterance as one phrase (``--whole`` does that for
 recordings too, to compare settings of the search quickly: log-probabilities are computed once).
+``--same "что бы=чтобы"`` takes two spellings as one, in texts and answers alike.
 """
 
 from __future__ import annotations
@@ -77,6 +78,15 @@ def audio_log_probs(model: ConformerModel, path: Path) -> LogProbs:
     return frames
 
 
+def spelt(text: str, same: list[str]) -> str:
+    """A text as it is scored, with the second spelling of every ``A=B`` in place of the first."""
+    padded = f" {scoring(text)} "
+    for pair in same:
+        one, _, other = pair.partition("=")
+        padded = padded.replace(f" {one} ", f" {other} ")
+    return padded.strip()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,6 +97,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--alpha", type=float, action="append")
     parser.add_argument("--beta", type=float, action="append")
+    parser.add_argument("--same", action="append", default=[], metavar="A=B")
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -103,7 +114,7 @@ def main() -> None:
         name, _, manifest = pair.partition("=")
         path = Path(manifest)
         chosen = list(records(path, args.limit))
-        refs = [scoring(record["text"]) for record in chosen]
+        refs = [spelt(record["text"], args.same) for record in chosen]
         speakers = [str(record.get("speaker", "")) for record in chosen]
         clusters = speakers if len(set(speakers)) > 4 else None
         if args.whole or "feat_file" in chosen[0]:
@@ -119,11 +130,12 @@ def main() -> None:
                     hyps = []
                     for item in frames:
                         (beam,) = decoder.advance([decoder.begin()], [item])
-                        hyps.append(scoring(model.spec.tokens.text(decoder.best(beam).tokens)))  # type: ignore[union-attr]
+                        text = model.spec.tokens.text(decoder.best(beam).tokens)  # type: ignore[union-attr]
+                        hyps.append(spelt(text, args.same))
                     label = name if args.alpha is None and args.beta is None else f"{name} a={alpha} b={beta}"
                     report(label, refs, hyps, clusters, results, args.show)
         else:
-            hyps = [scoring(asr.transcribe(path.parent / record["audio_filepath"]).text) for record in chosen]
+            hyps = [spelt(asr.transcribe(path.parent / record["audio_filepath"]).text, args.same) for record in chosen]
             report(name, refs, hyps, clusters, results, args.show)
     if args.json:
         args.json.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", "utf-8")
