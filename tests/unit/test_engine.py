@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 import weakref
 
 import numpy as np
@@ -221,6 +222,85 @@ def test_a_full_inbox_stops_the_feeder_and_a_full_outbox_the_steps():
     assert stuck
     assert held <= 2.0 + 1.0
     assert texts(events) == ["привет мир", "как дела"] * 8
+
+
+def slow_asr():
+    """The toy, a chunk a step, so that much is left when a step is over."""
+    asr = toy_asr()
+    asr.recognizer.max_chunks = 1
+    return asr
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_steps_go_on_after_a_full_outbox_though_nothing_is_queued_any_more(finish):
+    async def main():
+        options = {"inbox_s": 60.0, "max_events": 2}
+        async with running_engine(slow_asr(), **options) as engine, await engine.open() as session:
+            intake = session._intake
+            await session.feed(np.concatenate([SPEECH] * 8))
+            if finish:
+                session.finish()
+            while not intake._held or intake._queue or engine.batcher.busy(session):
+                await asyncio.sleep(0.01)
+            events = []
+            async for event in session:
+                events.append(event)
+                if len(texts(events)) == 16:
+                    return events
+
+    assert texts(run(main())) == ["привет мир", "как дела"] * 8
+
+
+class Loop:
+    """An event loop of which workers get to see another side."""
+
+    def __init__(self, loop, call_soon_threadsafe):
+        self.loop, self.call_soon_threadsafe = loop, call_soon_threadsafe
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
+
+
+def test_events_come_in_order_though_a_worker_pauses_before_it_tells():
+    """Meanwhile the other worker could step the session to its end."""
+    pauses = []
+
+    async def main():
+        async with running_engine(slow_asr()) as engine, await engine.open() as session:
+            loop = asyncio.get_running_loop()
+
+            def slowly(deliver, reports):
+                if any(isinstance(event, Final) for report in reports.values() for event in report.events):
+                    pauses.append(True)
+                    time.sleep(0.3)
+                loop.call_soon_threadsafe(deliver, reports)
+
+            engine._loop = Loop(loop, slowly)
+            await session.feed(SPEECH)
+            session.finish()
+            return await collect(session)
+
+    events = run(main())
+    assert len(pauses) == 2
+    assert texts(events) == ["привет мир", "как дела"]
+    assert [type(e) for e in events if not isinstance(e, Partial)] == [SpeechStart, Final, SpeechEnd] * 2
+
+
+def test_settling_waits_for_reports_that_are_under_way():
+    """The loop hears of a step long after the last one is done."""
+
+    async def main():
+        async with running_engine(slow_asr()) as engine, await engine.open() as session:
+            loop = asyncio.get_running_loop()
+            engine._loop = Loop(loop, lambda *call: loop.call_soon_threadsafe(loop.call_later, 0.2, *call))
+            await session.feed(SPEECH)
+            await session.settle()
+            settled = session.done_s
+            await asyncio.sleep(0.5)
+            return settled, session.done_s
+
+    settled, later = run(main())
+    assert settled == later > 5
 
 
 def test_cancel_frees_the_state_at_once():

@@ -66,6 +66,7 @@ class Engine:
         self._sessions: set[Session] = set()
         self._opening = 0
         self._threads: list[threading.Thread] = []
+        self._telling = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._emptied = asyncio.Event()
         # Opening a session may build a decoder for its hotwords; reading files blocks. Neither may wait for a step.
@@ -201,14 +202,19 @@ class Engine:
         reports = self._step(batch)
         self._step_s.observe(time.monotonic() - began)
         self._batch.observe(len(batch))
-        for session, report in reports.items():
-            more = report.error is None and not session._over and session._intake.more
-            self.batcher.release(session, again=more)
+        for report in reports.values():
             for event in report.events:
                 self._events.add(1, type(event).__name__)
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop was closed while the last step ran
-            self._loop.call_soon_threadsafe(self._deliver, reports)
+        # Once released, a session may be stepped by another worker, whose report must come after this one; and the loop
+        # asks on a report whether the session is busy, so it may not be told before the release.
+        with self._telling:
+            for session, report in reports.items():
+                session._under_way += 1
+                more = report.error is None and not session._over and session._intake.worth
+                self.batcher.release(session, again=more)
+            assert self._loop is not None
+            with contextlib.suppress(RuntimeError):  # the loop was closed while the last step ran
+                self._loop.call_soon_threadsafe(self._deliver, reports)
         return True
 
     def _step(self, batch: Sequence[Session]) -> dict[Session, Report]:
@@ -260,11 +266,14 @@ class Engine:
 
     def _deliver(self, reports: dict[Session, Report]) -> None:
         for session, report in reports.items():
+            busy = self.batcher.busy(session)
             if session._over:
-                if not self.batcher.busy(session):
+                if not busy:
                     session._intake.clear()
                 continue
-            session._unsettled = self.batcher.busy(session)
+            with self._telling:  # asked after busy: a worker counts its report before it lets go of the session
+                session._under_way -= 1
+                session._unsettled = busy or session._under_way > 0
             session._deliver(report)
 
     def _admit(self) -> None:

@@ -96,6 +96,7 @@ class Intake:
         spec = recognizer.spec
         first = QUANTUM_S if spec.chunk is None else max(0, spec.chunk - spec.pad) / spec.sample_rate
         self._missing_s = [first] * self._num
+        self._left = False
         self._ending: _Mark | None = None
         self._over = False
         self._held = False
@@ -125,13 +126,17 @@ class Intake:
 
     @property
     def worth(self) -> bool:
-        """Whether a step would make progress, as far as the loop can tell."""
+        """Whether a step would make progress, as far as both sides can tell."""
         if self._held or self._over:
             return False
         with self._lock:
-            return self._marks > 0 or any(
-                queued > 0 and queued >= missing
-                for queued, missing in zip(self._queued_s, self._missing_s, strict=True)
+            return (
+                self._left
+                or self._marks > 0
+                or any(
+                    queued > 0 and queued >= missing
+                    for queued, missing in zip(self._queued_s, self._missing_s, strict=True)
+                )
             )
 
     def clear(self) -> None:
@@ -186,14 +191,8 @@ class Intake:
                 self._open()
             self._ending = None
         self._missing_s = [self._missing(stream) for stream in self.streams]
+        self._left = any(self._recognizer.ready(stream) for stream in self.streams)
         return Report(events, self._done(), self._over)
-
-    @property
-    def more(self) -> bool:
-        """Whether there is more to step, as far as the worker can tell."""
-        if self._held or self._over:
-            return False
-        return any(self._recognizer.ready(stream) for stream in self.streams) or self.worth
 
     def _open(self) -> None:
         options = self.options

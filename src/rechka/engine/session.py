@@ -89,6 +89,7 @@ class Session:
         self._finished = False
         self._over = False
         self._unsettled = False  # a step is due, or its report is under way
+        self._under_way = 0  # reports that a worker has sent off
         self._error: Exception | None = None
         self._moved = asyncio.Event()  # something was delivered
 
