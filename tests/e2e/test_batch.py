@@ -305,7 +305,8 @@ def test_datasets_on_a_cluster(tmp_path: Path) -> None:
         sys.executable, "-m", "rechka", "batch", "m.jsonl", "a.tar", "z.tar.gz", "--out", "out",
         "-m", "toy", "--ray", "local", "--workers", "2", "--part-size", "3", "--json",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster that "local" does not mean
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, env=elsewhere)
     assert done.returncode == 1, done.stderr[-3000:]
     said = json.loads(done.stdout)
     assert (said["recordings"], said["failed"]) == (7 * 3 + 1, 1)

@@ -28,7 +28,7 @@ from rechka.testing.toy import say, toy_asr
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=150 << 20)
+ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=150 << 20)
 serve.start(http_options={"host": "127.0.0.1", "port": port})
 settings = Settings(host="0.0.0.0", allow_anonymous=True, model=("toy",))
 serve.run(application(settings, replicas=2), name="rechka", route_prefix="/")

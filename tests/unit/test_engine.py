@@ -246,7 +246,8 @@ def test_steps_go_on_after_a_full_outbox_though_nothing_is_queued_any_more(finis
             async for event in session:
                 events.append(event)
                 if len(texts(events)) == 16:
-                    return events
+                    break
+            return events
 
     assert texts(run(main())) == ["привет мир", "как дела"] * 8
 

@@ -42,7 +42,7 @@ def run(
     mine = not ray.is_initialized()
     if mine:
         try:
-            ray.init(None if address == "local" else address, include_dashboard=False, log_to_driver=False)
+            ray.init(address, include_dashboard=False, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
             raise UsageError(f"no Ray cluster at {address}: {error}", remedy="start one, or --ray local") from error
     ray.data.DataContext.get_current().enable_progress_bars = False
