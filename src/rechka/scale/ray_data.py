@@ -44,7 +44,8 @@ def run(
         try:
             ray.init(address, include_dashboard=False, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
-            raise UsageError(f"no Ray cluster at {address}: {error}", remedy="start one, or --ray local") from error
+            remedy = "start one, or --ray local; with RAY_AUTH_MODE=token if it asks for a token"
+            raise UsageError(f"no Ray cluster at {address}: {error}", remedy=remedy) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells its plans, and of the progress bars
     gpu = options.device != "cpu"
