@@ -304,6 +304,31 @@ def test_settling_waits_for_reports_that_are_under_way():
     assert settled == later > 5
 
 
+def test_a_session_that_is_offered_while_a_worker_ends_it_does_not_fail(caplog):
+    async def main():
+        async with running_engine() as engine, await engine.open() as session:
+            collected, over = session._intake.collect, []
+            loop = asyncio.get_running_loop()
+
+            def late():
+                report = collected()
+                over.append(report.over)
+                if over.count(True) == 1:
+                    engine.batcher.offer(session)
+                return report
+
+            session._intake.collect = late
+            engine._loop = Loop(loop, lambda *call: loop.call_soon_threadsafe(loop.call_later, 0.3, *call))
+            await session.feed(SPEECH)
+            session.finish()
+            return await collect(session), over
+
+    events, over = run(main())
+    assert texts(events) == ["привет мир", "как дела"]
+    assert over[-2:] == [True, True]
+    assert not caplog.records
+
+
 def test_cancel_frees_the_state_at_once():
     async def main():
         async with running_engine() as engine:

@@ -176,6 +176,8 @@ class Intake:
 
     def collect(self) -> Report:
         """The events of the last step, times counted from the session's beginning."""
+        if self._over:  # offered once more while the worker that ended it had it
+            return Report(over=True)
         events: list[SessionEvent] = [
             shifted(event, offset)
             for stream, offset in zip(self.streams, self._offsets, strict=True)
