@@ -35,7 +35,7 @@ def soak_engine(
     streams: int = 16,
     session_chunks: int = 2000,
     readings: int = 100,
-    workers: int = 1,
+    workers: int = 2,
     told: Callable[[int, int], None] | None = None,
 ) -> list[tuple[int, int]]:
     """Push so many chunks through an engine, as fast as it takes them, and look at the memory.
@@ -53,6 +53,8 @@ def soak_engine(
         told: of every reading at once.
     Returns:
         (chunks fed, resident bytes) of every reading.
+    Raises:
+        AssertionError: a step failed.
     """
     found: list[tuple[int, int]] = []
 
@@ -60,6 +62,8 @@ def soak_engine(
         async with running_engine(asr, workers=workers, max_wait_ms=0.0, inbox_s=5.0, max_queue_age_s=1e9) as engine:
             counter = _Counter(chunks, max(1, chunks // readings), found, told)
             await asyncio.gather(*(_speak(engine, counter, i, session_chunks) for i in range(streams)))
+            if failed := engine._failures.value():
+                raise AssertionError(f"{failed:.0f} steps failed, see the log")
 
     asyncio.run(main())
     return found
