@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
 
@@ -24,7 +25,8 @@ from rechka.errors import (
 from rechka.testing import say, silence, toy_asr
 from rechka.testing.audio import wav_bytes
 from rechka.testing.engines import running_engine
-from rechka.types import Final, Partial, SpeechEnd, SpeechStart
+from rechka.testing.waiting import PATIENCE_S
+from rechka.types import AudioChunk, Final, Partial, SpeechEnd, SpeechStart
 
 
 def run(coroutine):
@@ -525,6 +527,66 @@ def test_a_cancelled_file_leaves_nothing():
             return engine.active
 
     assert run(main()) == 0
+
+
+class Halting:
+    """A recording that stops before its second half until it is let go."""
+
+    sample_rate, channels, duration, truncated = 8000, 1, None, False
+
+    def __init__(self, samples):
+        self.samples, self.halted, self.let_go = samples, threading.Event(), threading.Event()
+
+    def __iter__(self):
+        yield (AudioChunk(self.samples, 8000, 0),)
+        self.halted.set()
+        assert self.let_go.wait(PATIENCE_S)
+        yield (AudioChunk(self.samples, 8000, len(self.samples)),)
+
+
+def test_a_recording_is_no_text_if_the_engine_ends_it_before_it_is_read():
+    """What was recognised until then looks like the text of a shorter recording."""
+    recording = Halting(SPEECH)
+
+    async def main():
+        async with running_engine() as engine:
+            hearing = asyncio.create_task(transcribe(engine, recording))
+            await asyncio.to_thread(recording.halted.wait, PATIENCE_S)
+            (session,) = engine.sessions
+            session.finish()  # as drain does
+            while not session.over:
+                await asyncio.sleep(0.01)
+            recording.let_go.set()
+            with pytest.raises(Draining):
+                await hearing
+
+    run(main())
+
+
+def test_a_recording_is_no_text_if_the_engine_cancels_it_before_its_end():
+    asr, stepping, let_go = toy_asr(), threading.Event(), threading.Event()
+    step = asr.recognizer.step
+
+    def halting(streams):
+        stepping.set()
+        assert let_go.wait(PATIENCE_S)
+        return step(streams)
+
+    async def main():
+        async with running_engine(asr) as engine:
+            asr.recognizer.step = halting
+            hearing = asyncio.create_task(transcribe(engine, (say("привет"), 8000)))
+            await asyncio.to_thread(stepping.wait, PATIENCE_S)
+            (session,) = engine.sessions
+            while not session.finished:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # whoever reads is through
+            session.cancel()  # as drain does after its last patience
+            let_go.set()
+            with pytest.raises(Draining):
+                await hearing
+
+    run(main())
 
 
 def test_cores_obey_the_quota(tmp_path):

@@ -15,7 +15,7 @@ from rechka.engine.engine import Engine
 from rechka.engine.intake import Flushed
 from rechka.engine.options import MAX_CHANNELS, SessionOptions
 from rechka.engine.session import Meter, Session
-from rechka.errors import BadSamples
+from rechka.errors import BadSamples, Draining
 from rechka.recognizers.asr import refined
 from rechka.types import AudioChunk, Event, Final, Refined, Segment, Transcript
 
@@ -49,7 +49,8 @@ async def transcribe(
 
     Raises:
         AudioError: the source cannot be used as audio.
-        Overloaded, Draining: the engine takes no session now.
+        Overloaded: the engine takes no session now.
+        Draining: nor later, or it stopped before the end of the recording.
         StreamFailed: a fault inside.
     """
     loop = asyncio.get_running_loop()
@@ -90,9 +91,13 @@ async def transcribe(
                 feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
             await asyncio.shield(loop.run_in_executor(engine.pool, reader.close))
-        error = feeding.exception() if not feeding.cancelled() else None
+        error = None if feeding.cancelled() else feeding.exception()
         if error is not None:
             raise error
+        if feeding.cancelled() or not session.complete:  # half a text must not be taken for all of it
+            raise Draining(
+                "the server stopped before the end of the recording", remedy="send it again", retry_after_s=5.0
+            )
         duration = session.fed_s
     return Transcript(
         segments=tuple(sorted(segments, key=lambda segment: (segment.start, segment.channel))),

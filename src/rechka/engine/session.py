@@ -88,6 +88,7 @@ class Session:
         self._outbox: deque[SessionEvent] = deque()
         self._finished = False
         self._over = False
+        self._complete = False
         self._unsettled = False  # a step is due, or its report is under way
         self._under_way = 0  # reports that a worker has sent off
         self._error: Exception | None = None
@@ -121,6 +122,11 @@ class Session:
     def over(self) -> bool:
         """No event will come any more."""
         return self._over and not self._outbox
+
+    @property
+    def complete(self) -> bool:
+        """The session came to its end with all that was fed; False too if it was cancelled or failed."""
+        return self._complete
 
     @property
     def finished(self) -> bool:
@@ -277,6 +283,7 @@ class Session:
             self._done = report.done_s
         if report.error is not None or report.over:
             self._error = report.error
+            self._complete = report.error is None
             self._finished = self._over = True
             self._engine.forget(self, "finished" if report.error is None else "failed")
         self._moved.set()
