@@ -477,6 +477,31 @@ def test_drain_finishes_what_is_open_and_takes_nothing_new():
     assert not ready
 
 
+def test_a_feeder_that_the_drain_finds_waiting_hears_no_error():
+    """Its inbox is full, as those of all who send faster than speech are; the last words are for it too."""
+
+    async def main():
+        async with running_engine(slow_asr(), inbox_s=2.0, max_events=2) as engine:
+            session = await engine.open()
+            feeding = asyncio.create_task(session.feed(np.concatenate([SPEECH] * 8)))
+            while not session._intake._held or engine.batcher.busy(session):
+                await asyncio.sleep(0.01)
+            until_empty, waits = engine._until_empty, iter([0.0, PATIENCE_S])
+            engine._until_empty = lambda _: until_empty(next(waits))
+            draining = asyncio.create_task(engine.drain())
+            events = await collect(session)
+            await feeding
+            await session.feed(SPEECH)
+            await draining
+            return events, session
+
+    events, session = run(main())
+    assert session.drained
+    assert texts(events)[0] == "привет мир"
+    assert session.done_s == pytest.approx(session.fed_s)
+    assert 2 < session.fed_s < 8 * len(SPEECH) / 8000
+
+
 def test_closing_the_engine_ends_every_session():
     async def main():
         engine = Engine(toy_asr(), EngineOptions(workers=2))

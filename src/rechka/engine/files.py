@@ -95,9 +95,7 @@ async def transcribe(
         if error is not None:
             raise error
         if feeding.cancelled() or not session.complete:  # half a text must not be taken for all of it
-            raise Draining(
-                "the server stopped before the end of the recording", remedy="send it again", retry_after_s=5.0
-            )
+            raise _stopped()
         duration = session.fed_s
     return Transcript(
         segments=tuple(sorted(segments, key=lambda segment: (segment.start, segment.channel))),
@@ -135,7 +133,13 @@ async def _feed(session: Session, reader: Reader, engine: Engine) -> None:
         while (chunk := await loop.run_in_executor(engine.pool, reader.next)) is not None:
             samples = [part.samples for part in chunk]
             await session.feed(samples[0] if len(samples) == 1 else np.stack(samples, axis=1).reshape(-1))
+            if session.drained:
+                raise _stopped()
         session.finish()
     except BaseException:
         session.cancel()
         raise
+
+
+def _stopped() -> Draining:
+    return Draining("the server stopped before the end of the recording", remedy="send it again", retry_after_s=5.0)

@@ -63,7 +63,8 @@ class Session:
     - ``settle()`` waits until everything fed is recognised as far as it can be: for protocols with one reply to each
       message. ``take()`` then gives the events that are there, without waiting.
     - ``flush()`` ends open phrases now; a ``Flushed`` event follows the finals, and audio may go on.
-    - ``drained`` is True if the server finished the session because it stops: say so (WebSocket 1001).
+    - ``drained`` is True if the server finished the session because it stops: say so (WebSocket 1001). Audio that comes
+      then is dropped: the client could not know, and shall hear the last words rather than of an error.
 
     Attributes:
         id: for logs and messages.
@@ -154,6 +155,8 @@ class Session:
         for start in range(0, len(data), piece):
             part = data[start : start + piece]
             await self._room()
+            if self.drained:
+                return
             self._accept(part, channel, len(part) / width / self.rate)
 
     def flush(self) -> None:
@@ -226,7 +229,7 @@ class Session:
         limit = self._engine.options.inbox_s
         if self.options.bulk:
             limit = min(limit, self._engine.options.bulk_s)
-        while self.backlog_s >= limit:
+        while self.backlog_s >= limit and not self.drained:
             self._check(None, fed=True)
             await self._wait()
         self._check(None, fed=True)
@@ -234,7 +237,7 @@ class Session:
     def _check(self, channel: int | None, *, fed: bool = False) -> None:
         if self._error is not None:
             raise self._error
-        if self._finished:
+        if self._finished and not self.drained:
             raise StreamClosed("audio came after the end of the session", remedy="open a new session")
         if fed:
             return

@@ -20,7 +20,6 @@ from rechka.errors import (
     ServiceError,
     StorageBusy,
     StorageFull,
-    StreamClosed,
     StreamFailed,
 )
 from rechka.recognizers.finish import marked
@@ -184,8 +183,6 @@ class Runner:
         """Seconds after which the job is begun again by itself; None if it has failed."""
         if isinstance(error, (Overloaded, Draining)):
             return error.retry_after_s or PATIENCE_S
-        if self._desk.stopping and isinstance(error, StreamClosed):  # finished before its end
-            return 0.0
         if isinstance(error, FetchFailed) and error.retry_after_s and job.attempts < self.service.settings.job_attempts:
             return FETCH_RETRY_S * job.attempts
         return None
