@@ -71,6 +71,7 @@ class Jobs(Desk):
         self._workers: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
         self._pending: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self.callbacks = Guard(s.webhook_hosts, s.private_networks)
         self._webhooks = Webhooks(self.callbacks, s.webhook_secret)
         self._counts: dict[str, int] = {}
@@ -101,7 +102,7 @@ class Jobs(Desk):
 
     async def stop(self) -> None:
         """Give running jobs back to the queue, now."""
-        self.stopping = True
+        self.stopping = self._stopped = True
         tasks, self._workers, self._others = [*self._workers, *self._others], [], []
         for task in tasks:
             task.cancel()
@@ -308,7 +309,8 @@ class Jobs(Desk):
                 self.spool.remove(id)
 
     async def _deliver(self) -> None:
-        while True:
+        # Up to Python 3.11 wait_for takes a cancellation that comes together with the mail for its own, and forgets it.
+        while not self._stopped:
             self.mail.clear()
             delivery: Delivery | None = None
             async with self.lasting("callbacks"):

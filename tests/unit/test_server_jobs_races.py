@@ -1,0 +1,77 @@
+"""Jobs at bad moments: cancelled between two steps, overtaken by another request, stopped while nothing can be kept."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+pytest.importorskip("starlette", reason="the server extra is not installed")
+
+from rechka.server.auth import Auth, Principal
+from rechka.server.jobs import manager, open_jobs
+from rechka.server.service import Service
+from rechka.server.settings import Settings
+from rechka.server.store import Job
+from rechka.testing import say, toy_asr
+from rechka.testing.audio import wav_bytes
+from rechka.testing.waiting import PATIENCE_S
+
+WHO = Principal("anybody", ("admin",))
+SPEECH = wav_bytes(say("привет мир", before_s=0.5, after_s=1.5), 8000)
+DRAFT = Job(
+    id="", owner="", state="queued", created=0.0, ready=0.0, model="toy",
+    options={"channels": "mix", "hotwords": {}, "pause": None}, name="", url="",
+)  # fmt: skip
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
+
+
+async def pieces():
+    yield SPEECH
+
+
+@asynccontextmanager
+async def jobs_of(folder, **settings):
+    """The jobs of a server that does not listen anywhere; nobody works on them unless somebody starts them."""
+    chosen = Settings(data_dir=folder, workers=1, **settings)
+    service = Service(chosen, {"toy": toy_asr()}, Auth())
+    service.jobs = open_jobs(service)
+    await service.engines["toy"].start()
+    try:
+        yield service.jobs
+    finally:
+        await service.engines["toy"].close()
+        await service.jobs.close()
+
+
+async def until(true):
+    while not true():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_the_end_comes_to_those_who_wait_for_callbacks_whenever_the_last_one_is_due(tmp_path, turns):
+    """A job that ends while the server drains has something to tell just before everybody is stopped."""
+
+    async def main():
+        async with jobs_of(tmp_path, webhooks=True, webhook_secret="x" * 32) as jobs:
+            await jobs.start()
+            idle = jobs.mail.wait
+            waiting = []
+
+            def counted():
+                waiting.append(True)
+                return idle()
+
+            jobs.mail.wait = counted
+            await until(lambda: len(waiting) >= manager.SENDERS)
+            jobs.mail.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await jobs.stop()
+
+    run(main())
