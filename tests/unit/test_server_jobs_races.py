@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
 pytest.importorskip("starlette", reason="the server extra is not installed")
 
+from rechka.errors import StorageBusy
 from rechka.server.auth import Auth, Principal
-from rechka.server.jobs import manager, open_jobs
+from rechka.server.jobs import desk, manager, open_jobs
 from rechka.server.service import Service
 from rechka.server.settings import Settings
-from rechka.server.store import Job
+from rechka.server.store import Entry, Job
 from rechka.testing import say, toy_asr
 from rechka.testing.audio import wav_bytes
 from rechka.testing.waiting import PATIENCE_S
@@ -75,3 +77,23 @@ def test_the_end_comes_to_those_who_wait_for_callbacks_whenever_the_last_one_is_
             await jobs.stop()
 
     run(main())
+
+
+def test_the_end_does_not_wait_for_a_database_that_never_comes_back(tmp_path, monkeypatch, caplog):
+    """Lines of the history are lost then, and the log says so."""
+    monkeypatch.setattr(manager, "LAST_S", 0.05)
+    monkeypatch.setattr(desk, "PATIENCE_S", 0.01)
+    tried = threading.Event()
+
+    def locked(_):
+        tried.set()
+        raise StorageBusy("the database is locked")
+
+    async def main():
+        async with jobs_of(tmp_path, history="on") as jobs:
+            jobs.store.remember = locked
+            jobs.remember(lambda: Entry("live_1", "", "live", 0.0, 1.0, "toy"))
+            await asyncio.to_thread(tried.wait, PATIENCE_S)
+
+    run(main())
+    assert "1 lines of the history are lost" in caplog.text

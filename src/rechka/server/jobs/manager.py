@@ -46,6 +46,8 @@ log = logging.getLogger("rechka.server")
 TEND_S = 5.0
 """How often jobs of dead servers are looked for, and used quota is written."""
 PURGE_S = 600.0
+LAST_S = 10.0
+"""How long the end waits until the history is written: a database that is lost may never come back."""
 SENDERS = 4
 """Callbacks under way at the same time: one that is slow must not hold up the others."""
 MAX_KEY = 255
@@ -111,7 +113,13 @@ class Jobs(Desk):
     async def close(self) -> None:
         """The end, after the engines are closed."""
         await self.stop()
-        await asyncio.gather(*self._pending, return_exceptions=True)
+        if self._pending:
+            _, late = await asyncio.wait(self._pending, timeout=LAST_S)
+            if late:
+                log.error("%d lines of the history are lost: the database takes none", len(late))
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         with contextlib.suppress(StorageBusy, StorageFull):
             await self.ledger.sync()
         await self.call(self.store.close)
