@@ -97,3 +97,29 @@ def test_the_end_does_not_wait_for_a_database_that_never_comes_back(tmp_path, mo
 
     run(main())
     assert "1 lines of the history are lost" in caplog.text
+
+
+def test_a_job_that_is_queued_again_just_before_it_is_forgotten_is_cancelled(tmp_path):
+    """Two requests at once: one deletes a failed job, the other tries it again."""
+
+    async def main():
+        async with jobs_of(tmp_path) as jobs:
+            job, _ = await jobs.submit(WHO, DRAFT, pieces())
+            await jobs.cancel(WHO, job.id)
+            jobs.spool.path(job.id).write_bytes(SPEECH)  # as that of a job that failed
+            get = jobs.get
+
+            async def overtaken(principal, id):
+                found = await get(principal, id)
+                jobs.get = get
+                await jobs.retry(principal, id)
+                return found
+
+            jobs.get = overtaken
+            left = await jobs.cancel(WHO, job.id)
+            return left, await get(WHO, job.id), jobs.spool.path(job.id).exists()
+
+    left, job, kept = run(main())
+    assert left is not None
+    assert left.state == job.state == "cancelled"
+    assert not kept

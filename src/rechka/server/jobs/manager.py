@@ -217,8 +217,8 @@ class Jobs(Desk):
         """
         owner = scope_of(principal)
         before = await self.get(principal, id)
-        if before.state not in ("queued", "running"):
-            await self.call(self.store.delete, id, owner)
+        # If it is not deleted it was queued again meanwhile, and needs its audio until it is cancelled.
+        if before.state not in ("queued", "running") and await self.call(self.store.delete, id, owner):
             self.remove_audio(before)
             return None
         job = await self.call(self.store.cancel, id, owner)
