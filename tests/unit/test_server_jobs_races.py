@@ -123,3 +123,29 @@ def test_a_job_that_is_queued_again_just_before_it_is_forgotten_is_cancelled(tmp
     assert left is not None
     assert left.state == job.state == "cancelled"
     assert not kept
+
+
+def test_a_job_that_is_taken_in_has_its_audio_though_nobody_waits_for_the_answer(tmp_path):
+    adding, let_go = threading.Event(), threading.Event()
+
+    async def main():
+        async with jobs_of(tmp_path) as jobs:
+            add = jobs.store.add
+
+            def slowly(*args):
+                adding.set()
+                assert let_go.wait(PATIENCE_S)
+                return add(*args)
+
+            jobs.store.add = slowly
+            asked = asyncio.create_task(jobs.submit(WHO, DRAFT, pieces()))
+            await asyncio.to_thread(adding.wait, PATIENCE_S)
+            asked.cancel()
+            await asyncio.sleep(0)
+            let_go.set()
+            await asyncio.wait({asked})
+            assert asked.cancelled()
+            found = await jobs.list(WHO, state=None, after=None, limit=9)
+            return [jobs.spool.path(job.id).exists() for job in found]
+
+    assert run(main()) == [True]

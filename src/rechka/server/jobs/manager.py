@@ -23,6 +23,7 @@ from rechka.errors import (
     Draining,
     Forbidden,
     NoSuchThing,
+    RechkaError,
     StorageBusy,
     StorageFull,
     StreamFailed,
@@ -181,7 +182,13 @@ class Jobs(Desk):
                 raise BadRequest("the recording is empty", remedy="send it as the body, or in the field `file`")
             await loop.run_in_executor(None, writer.keep)
             job = replace(job, spool=self.spool.id, size=writer.size, digest=_digest(job, sha.hexdigest()))
-            found = await self.call(self.store.add, job, self._limits)
+            adding = asyncio.ensure_future(self.call(self.store.add, job, self._limits))
+            try:
+                found = await asyncio.shield(adding)
+            except asyncio.CancelledError:  # the store goes on, and a job that it takes in needs its audio
+                with contextlib.suppress(RechkaError):
+                    found = await adding
+                raise
             return job, found
         finally:
             if found is None or found.id != job.id:
