@@ -12,7 +12,8 @@ pytest.importorskip("starlette", reason="the server extra is not installed")
 
 from rechka.errors import StorageBusy
 from rechka.server.auth import Auth, Principal
-from rechka.server.jobs import desk, manager, open_jobs
+from rechka.server.jobs import desk, manager, open_jobs, spool
+from rechka.server.jobs.spool import Spool
 from rechka.server.service import Service
 from rechka.server.settings import Settings
 from rechka.server.store import Entry, Job
@@ -149,3 +150,23 @@ def test_a_job_that_is_taken_in_has_its_audio_though_nobody_waits_for_the_answer
             return [jobs.spool.path(job.id).exists() for job in found]
 
     assert run(main()) == [True]
+
+
+@pytest.mark.skipif(spool.fcntl is None, reason="without such locks nobody is taken for dead")
+def test_a_server_that_starts_is_not_taken_for_dead(tmp_path, monkeypatch):
+    """Another one of the folder looks for the dead just before the new one locks its mark."""
+    other, found = Spool(tmp_path, 1 << 20), []
+    lock = spool.fcntl.flock
+
+    def late(file, how):
+        monkeypatch.setattr(spool.fcntl, "flock", lock)
+        found.extend(other.dead())
+        lock(file, how)
+
+    monkeypatch.setattr(spool.fcntl, "flock", late)
+    new = Spool(tmp_path, 1 << 20)
+    found += other.dead()
+    assert found == []
+    new.close()
+    other.close()
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["spool-id"]

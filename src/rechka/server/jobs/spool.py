@@ -50,14 +50,24 @@ class Spool:
             self._workers.mkdir(mode=0o700, exist_ok=True)
             self.id = _identity(folder / "spool-id")
             self.worker = f"{self.id}-{secrets.token_hex(6)}"
-            self._mark = (self._workers / self.worker).open("x")
-            if fcntl is not None:
-                fcntl.flock(self._mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._mark = self._lock()
         except OSError as error:
             raise OutputError(
                 f"cannot keep jobs in {folder}: {error.strerror or error}",
                 remedy="set data_dir to a folder of your own",
             ) from None
+
+    def _lock(self) -> IO[str]:
+        """The mark of this server, which lives from now on."""
+        mark = self._workers / self.worker
+        if fcntl is None:
+            return mark.open("x")
+        # Locked before others can see it: an open mark is that of a dead server, and they lock it to find out.
+        hidden = self.folder / f".{self.worker}"
+        file = hidden.open("x")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hidden.rename(mark)
+        return file
 
     def close(self) -> None:
         """This server goes."""
