@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("h11", reason="the server extra is not installed")
+import h11
 
 from rechka.errors import BadRequest, FetchFailed, Forbidden, TooLarge
 from rechka.server import fetch, webhooks
@@ -408,3 +409,24 @@ def test_networks_may_be_named_both_ways():
     with pytest.raises(Forbidden):
         guard.examine("http://10.2.0.1/")
     assert ipaddress.ip_address("10.1.2.3") not in fetch.NOT_PUBLIC_6[0]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_cancellation_is_not_lost_among_the_bytes(turns):
+    """A recording comes in thousands of pieces, and a limit of time or the server's end may meet any of them."""
+
+    async def main():
+        reader = asyncio.StreamReader()
+        task = asyncio.create_task(fetch._event(h11.Connection(h11.CLIENT), reader))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        reader.feed_data(b"HTTP/1.1 200 OK\r\n")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        reader.feed_eof()
+        await asyncio.wait({task})
+        return task.cancelled()
+
+    assert asyncio.run(main())

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
+import anyio
 import h11
 
 from rechka.errors import BadRequest, FetchFailed, Forbidden, StorageFull, TooLarge
@@ -312,8 +313,9 @@ def _why(error: Exception | None) -> str:
 async def _event(connection: h11.Connection, reader: asyncio.StreamReader) -> Any:
     while (event := connection.next_event()) is h11.NEED_DATA:
         try:
-            data = await asyncio.wait_for(reader.read(PIECE), IDLE_S)
-        except asyncio.TimeoutError:
+            with anyio.fail_after(IDLE_S):  # wait_for, up to Python 3.11, loses a cancellation that comes with the data
+                data = await reader.read(PIECE)
+        except TimeoutError:
             raise FetchFailed(f"nothing came for {IDLE_S:g} s", retry_after_s=RETRY_S) from None
         connection.receive_data(data)
         if not data:
