@@ -5,6 +5,7 @@ import contextlib
 import fractions
 import io
 import json
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,7 +26,7 @@ import rechka
 from rechka.audio import open_source
 from rechka.errors import BadRequest
 from rechka.server.auth import new_key
-from rechka.server.routes.webrtc import CODECS, codec_of, ice
+from rechka.server.routes.webrtc import CODECS, _Peer, codec_of, ice
 from rechka.server.settings import Settings
 from rechka.testing.servers import serving
 from rechka.testing.waiting import PATIENCE_S, wait_until
@@ -238,3 +239,43 @@ def test_ice_servers_are_those_of_the_settings_and_no_others():
 def test_offers(sdp):
     with contextlib.suppress(BadRequest):
         assert codec_of(sdp) in CODECS
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_connection_that_is_ended_hears_no_more_though_a_packet_comes_just_then(turns):
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = 48000, 0, fractions.Fraction(1, 48000)
+
+    class Track:
+        def __init__(self):
+            self.packet = asyncio.get_running_loop().create_future()
+            self.hung = asyncio.Event()
+
+        async def recv(self):
+            if self.packet is None:
+                self.hung.set()
+                raise aiortc.MediaStreamError
+            found, self.packet = await self.packet, None
+            return found
+
+    async def main():
+        track = Track()
+
+        async def feed(_):
+            pass
+
+        session = types.SimpleNamespace(finished=False, rate=48000, feed=feed)
+        settings = types.SimpleNamespace(idle_s=PATIENCE_S)
+        peer = types.SimpleNamespace(session=session, service=types.SimpleNamespace(settings=settings), _feed=feed)
+        hearing = asyncio.create_task(_Peer._hear(peer, track))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        track.packet.set_result(frame)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not track.hung.is_set():
+            hearing.cancel()
+            await asyncio.wait({hearing})
+            assert hearing.cancelled()
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -216,8 +217,9 @@ class _Peer:
         idle, origin, fed = self.service.settings.idle_s, 0, 0
         while not self.session.finished:
             try:
-                frame = await asyncio.wait_for(track.recv(), idle)
-            except asyncio.TimeoutError:
+                with anyio.fail_after(idle):  # wait_for, up to Python 3.11, loses a cancellation that meets a packet
+                    frame = await track.recv()
+            except TimeoutError:
                 raise IdleTimeout(f"no audio came for {idle:g} s") from None
             except MediaStreamError:
                 return
