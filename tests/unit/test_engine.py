@@ -477,6 +477,31 @@ def test_drain_finishes_what_is_open_and_takes_nothing_new():
     assert not ready
 
 
+@pytest.mark.parametrize("end", ["drain", "close"])
+def test_a_session_that_is_being_opened_when_the_engine_ends_is_refused(end):
+    """The drain would not know of it, and after the end nobody would step it."""
+    asr, opening, let_go = toy_asr(), threading.Event(), threading.Event()
+    opened = asr.recognizer.open
+
+    def slowly(**options):
+        opening.set()
+        assert let_go.wait(PATIENCE_S)
+        return opened(**options)
+
+    async def main():
+        async with running_engine(asr) as engine:
+            asr.recognizer.open = slowly
+            asked = asyncio.create_task(engine.open())
+            await asyncio.to_thread(opening.wait, PATIENCE_S)
+            await (engine.drain() if end == "drain" else engine.close())
+            let_go.set()
+            with pytest.raises(Draining):
+                await asked
+            return engine.active
+
+    assert run(main()) == 0
+
+
 def test_a_feeder_that_the_drain_finds_waiting_hears_no_error():
     """Its inbox is full, as those of all who send faster than speech are; the last words are for it too."""
 

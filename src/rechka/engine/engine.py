@@ -134,6 +134,8 @@ class Engine:
             intake = await self._loop.run_in_executor(self.pool, Intake, self.asr.recognizer, options)
         finally:
             self._opening -= 1
+        if self.draining:  # since it was admitted
+            raise self._draining()
         session = Session(self, options, intake, meter)
         self._sessions.add(session)
         return session
@@ -278,8 +280,7 @@ class Engine:
 
     def _admit(self) -> None:
         if self.draining or not self.ready:
-            self._refused.add(1, "draining")
-            raise Draining("the server is not taking new sessions", remedy="try another server", retry_after_s=5.0)
+            raise self._draining()
         if self.active >= self.options.max_streams:
             self._refused.add(1, "streams")
             raise Overloaded(
@@ -293,6 +294,10 @@ class Engine:
                 remedy="try again soon",
                 retry_after_s=5.0,
             )
+
+    def _draining(self) -> Draining:
+        self._refused.add(1, "draining")
+        return Draining("the server is not taking new sessions", remedy="try another server", retry_after_s=5.0)
 
     async def _until_empty(self, seconds: float) -> None:
         self._emptied.clear()
