@@ -18,6 +18,7 @@ import pytest
 
 from rechka.engine.intake import Intake
 from rechka.engine.session import Session
+from rechka.errors import NoSuchThing
 from rechka.server.auth import new_key
 from rechka.testing import say, toy_asr
 from rechka.testing.engines import running_engine
@@ -136,6 +137,22 @@ def server_words(server):
     for message in stream(server.http, packets, sample_rate=8000):
         if message["type"] == "final":
             yield message["text"]
+
+
+def test_a_refusal_is_told_though_the_source_of_audio_gives_nothing(server):
+    """The thread that reads the source cannot be stopped: it would be waited for until the next packet."""
+    from rechka.server.client import stream
+
+    let_go, waited = threading.Event(), []
+
+    def audio():
+        yield bytes(1600)
+        waited.append(let_go.wait(PATIENCE_S))
+
+    with pytest.raises(NoSuchThing):
+        list(stream(server.http, audio(), sample_rate=8000, model="missing"))
+    assert waited == []
+    let_go.set()
 
 
 def test_a_frame_of_a_hundred_megabytes_is_refused_by_its_header(server):

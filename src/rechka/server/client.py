@@ -20,6 +20,8 @@ from rechka.errors import HubUnreachable, MissingExtra, RechkaError, ServiceErro
 KEPT_S = 900.0
 """Audio kept for a new connection at most; longer phrases than this there are none."""
 CLOSE_DRAINING, CLOSE_OVERLOAD = 1001, 1013
+JOIN_S = 1.0
+"""How long the end of a connection waits for whoever reads the source: one that gives nothing may do so for ever."""
 
 
 def stream(
@@ -182,9 +184,11 @@ class _Tape:
     def close(self) -> None:
         """Let go of the source."""
         close = getattr(self._source, "close", None)
-        if close is not None:
-            with self._reading:
+        if close is not None and self._reading.acquire(timeout=JOIN_S):
+            try:
                 close()
+            finally:
+                self._reading.release()
 
     def _after(self, begin: float, data: bytes) -> bytes:
         """The part of a packet from ``start`` on, in whole frames."""
@@ -232,7 +236,7 @@ class _Connection:
     def close(self) -> None:
         self._stack.close()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(JOIN_S)  # if it still waits for a packet, it keeps that for the next connection
 
     def _play(self) -> None:
         from websockets.exceptions import ConnectionClosed
