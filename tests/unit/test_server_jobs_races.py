@@ -170,3 +170,30 @@ def test_a_server_that_starts_is_not_taken_for_dead(tmp_path, monkeypatch):
     new.close()
     other.close()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["spool-id"]
+
+
+def test_used_quota_is_written_once_though_the_end_comes_while_it_is_written(tmp_path):
+    """The store goes on with what it was told, and the end writes what is left: nothing."""
+    writing, let_go = threading.Event(), threading.Event()
+
+    async def main():
+        async with jobs_of(tmp_path) as jobs:
+            use = jobs.store.use
+
+            def slowly(*args):
+                writing.set()
+                assert let_go.wait(PATIENCE_S)
+                return use(*args)
+
+            jobs.store.use = slowly
+            jobs.service.auth.recall("crm", 60.0)
+            tending = asyncio.create_task(jobs.ledger.sync())
+            await asyncio.to_thread(writing.wait, PATIENCE_S)
+            tending.cancel()
+            await asyncio.wait({tending})
+            let_go.set()
+            await jobs.ledger.sync()
+            used = await jobs.call(use, jobs.service.auth.today().isoformat(), {})
+            return tending.cancelled(), used, jobs.service.auth.usages()["crm"].audio_s
+
+    assert run(main()) == (True, {"crm": 60.0}, 60.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from rechka.errors import QuotaExceeded
@@ -22,9 +23,18 @@ class Ledger:
         self._auth, self._use = auth, use
         self._day = auth.today()
         self._written: dict[str, float] = {}  # of what is in memory, so much is in the store
+        self._turn = asyncio.Lock()
 
     async def sync(self) -> None:
         """Write what is new here, take in what is new elsewhere."""
+        # Whoever waits may be cancelled, the store goes on: what it writes must be noted, or it is written once more.
+        await asyncio.shield(asyncio.ensure_future(self._sync()))
+
+    async def _sync(self) -> None:
+        async with self._turn:
+            await self._write()
+
+    async def _write(self) -> None:
         day = self._auth.today()
         if day != self._day:
             self._day, self._written = day, {}
