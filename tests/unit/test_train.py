@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +15,17 @@ import soundfile
 torch = pytest.importorskip("torch", reason="training needs torch")
 from rechka.errors import BadModelFile, DataError  # noqa: E402
 from rechka.features import bands  # noqa: E402
+from rechka.hub import locking  # noqa: E402
+from rechka.testing.waiting import wait_until  # noqa: E402
 from rechka.train import augment  # noqa: E402
+from rechka.train import store as train_store  # noqa: E402
 from rechka.train.augment import AugmentOptions  # noqa: E402
 from rechka.train.config import DataSet, Optimisation, TrainConfig  # noqa: E402
 from rechka.train.loop import BLANK, CHECKPOINT, encode, greedy, learning_rate, load_weights, train  # noqa: E402
 from rechka.train.sampler import Position, Sampler, Source  # noqa: E402
 from rechka.train.store import Store, build, cepstra_to_bands  # noqa: E402
 from rechka.train.text import held_out  # noqa: E402
+from rechka.types import F32  # noqa: E402
 
 
 def manifest(folder: Path, texts: list[str], seed: int = 0) -> Path:
@@ -123,6 +129,36 @@ def test_store_grows_survives_a_kill_and_leaves_out_held_out_sentences(tmp_path:
     assert [item.text for item in again.items][: len(TEXTS)] == TEXTS
     np.testing.assert_array_equal(again.read(again.items[1]), store.read(store.items[1]))
     assert build([path], tmp_path / "all", keep_held_out=True).items[-1].text == test_only
+
+
+def test_two_trainings_may_bring_one_store_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins while the first is at work; what one writes the other must not count as its own."""
+    path = manifest(tmp_path / "data", TEXTS)
+    alone = build([path], tmp_path / "alone")
+    second = threading.Thread(target=build, args=([path], tmp_path / "store"))
+    waiting, working = threading.Event(), threading.Event()
+    read, sleep = train_store.audio_to_bands, time.sleep
+
+    def slowly(name: Path) -> F32:
+        if threading.current_thread() is second:
+            working.set()
+        elif second.ident is None:
+            second.start()
+            wait_until(lambda: waiting.is_set() or working.is_set())
+        return read(name)
+
+    def waited(seconds: float) -> None:
+        waiting.set()
+        sleep(seconds)
+
+    monkeypatch.setattr(train_store, "audio_to_bands", slowly)
+    monkeypatch.setattr(locking.time, "sleep", waited)
+    build([path], tmp_path / "store")
+    second.join()
+    found = Store(tmp_path / "store")
+    assert [item.text for item in found.items] == TEXTS
+    for item, before in zip(found.items, alone.items, strict=True):
+        np.testing.assert_array_equal(found.read(item), alone.read(before))
 
 
 def test_store_refuses_records_without_text(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rechka.errors import DataError
 from rechka.features import bands
+from rechka.hub.locking import exclusive
 from rechka.train.text import held_out, training
 from rechka.types import F32
 
@@ -86,6 +87,12 @@ def build(manifests: list[Path], folder: Path, *, keep_held_out: bool = False) -
         DataError: a record without text or audio.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / "lock"):  # trainings that share the store may begin together
+        _extend(manifests, folder, keep_held_out)
+    return Store(folder)
+
+
+def _extend(manifests: list[Path], folder: Path, keep_held_out: bool) -> None:
     done, frames = _repair(folder)
     with open(folder / BANDS_FILE, "ab") as values, open(folder / INDEX_FILE, "a", encoding="utf-8") as index:
         for manifest in manifests:
@@ -107,7 +114,6 @@ def build(manifests: list[Path], folder: Path, *, keep_held_out: bool = False) -
                 index.flush()
                 frames += len(features)
                 done.add(key)
-    return Store(folder)
 
 
 def _repair(folder: Path) -> tuple[set[str], int]:
