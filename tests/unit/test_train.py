@@ -161,6 +161,14 @@ def test_two_trainings_may_bring_one_store_up_to_date(tmp_path: Path, monkeypatc
         np.testing.assert_array_equal(found.read(item), alone.read(before))
 
 
+def test_a_store_can_be_opened_while_another_training_adds_to_it(tmp_path: Path) -> None:
+    store = build([manifest(tmp_path / "data", TEXTS)], tmp_path / "store")
+    with open(tmp_path / "store" / "bands.f16", "ab") as file:
+        file.write(b"xyz")  # of a recording that is not in the index yet
+    found = Store(tmp_path / "store")
+    np.testing.assert_array_equal(found.read(found.items[-1]), store.read(store.items[-1]))
+
+
 def test_store_refuses_records_without_text(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"audio_filepath": "a.wav"}\n', "utf-8")

@@ -63,7 +63,10 @@ class Store:
             raise DataError(f"no feature store in {folder}", remedy="build it first with rechka.train.store.build")
         whole = index.read_bytes().rpartition(b"\n")[0]
         self.items = [Item(**json.loads(line)) for line in whole.decode("utf-8").splitlines()]
-        self._frames: NDArray[np.float16] = np.memmap(folder / BANDS_FILE, np.float16, "r").reshape(-1, bands.BANDS)
+        frames = self.items[-1].offset + self.items[-1].frames if self.items else 0
+        self._frames: NDArray[np.float16] = np.zeros((0, bands.BANDS), np.float16)
+        if frames:  # beyond them another build may be writing just now
+            self._frames = np.memmap(folder / BANDS_FILE, np.float16, "r", shape=(frames, bands.BANDS))
 
     def read(self, item: Item) -> F32:
         """(frames, 15) log band energies of a recording."""
