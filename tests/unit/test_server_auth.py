@@ -86,6 +86,24 @@ def test_a_revoked_key_is_refused_without_a_restart(keys):
         auth.principal("secret", address="")
 
 
+def test_a_key_that_is_revoked_while_the_file_is_read_is_refused_too(keys, monkeypatch):
+    write(keys)
+    auth = Auth(keys)
+
+    def overtaken(path):
+        monkeypatch.undo()
+        found = read_keys(path)
+        keys.write_text("")
+        os.utime(keys, ns=(2, 2))
+        return found
+
+    monkeypatch.setattr("rechka.server.auth.read_keys", overtaken)
+    os.utime(keys, ns=(1, 1))
+    auth.principal("secret", address="")
+    with pytest.raises(Unauthorized):
+        auth.principal("secret", address="")
+
+
 def test_a_key_in_an_address_is_refused_and_a_token_accepted(keys):
     clock = Clock()
     write(keys, scopes='["stream", "metrics"]')

@@ -301,18 +301,23 @@ class Auth:
         """Take in changes of the file, so that a key can be revoked without a restart."""
         if self.keys_file is None:
             return
-        try:
-            stat = self.keys_file.stat()
-        except OSError:
-            return  # it is being replaced; what was read before holds
-        if (stat.st_mtime_ns, stat.st_size) != self._stamp:
+        stamp = _stamp(self.keys_file)
+        if stamp not in (None, self._stamp):  # None: it is being replaced; what was read before holds
             self._load()
 
     def _load(self) -> None:
         if self.keys_file is not None:
+            stamp = _stamp(self.keys_file)  # before it is read: what changes meanwhile is read the next time
             self._keys = {key.name: key for key in read_keys(self.keys_file)}
-            stat = self.keys_file.stat()
-            self._stamp = (stat.st_mtime_ns, stat.st_size)
+            self._stamp = stamp
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
 
 
 def owner_of(principal: Principal) -> str:
