@@ -5,6 +5,7 @@ import contextlib
 import fractions
 import io
 import json
+import threading
 import types
 import urllib.error
 import urllib.request
@@ -239,6 +240,29 @@ def test_ice_servers_are_those_of_the_settings_and_no_others():
 def test_offers(sdp):
     with contextlib.suppress(BadRequest):
         assert codec_of(sdp) in CODECS
+
+
+def test_the_limit_holds_for_offers_that_come_together():
+    asr, opening, let_go, found = toy_asr(), [], threading.Event(), []
+    opened = asr.recognizer.open
+
+    def slowly(**options):
+        opening.append(True)
+        assert let_go.wait(PATIENCE_S)
+        return opened(**options)
+
+    offer = {"type": "offer", "sdp": "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=rtpmap:0 PCMU/8000\r\n"}
+    with serving({"toy": asr}, webrtc=True, max_webrtc=1) as server:
+        asr.recognizer.open = slowly
+        asking = [threading.Thread(target=lambda: found.append(post(server, offer)[0])) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: len(opening) + len(found) == 2)
+        let_go.set()
+        for thread in asking:
+            thread.join()
+    assert found[0] in (429, 503)
+    assert found[1] == 400
 
 
 @pytest.mark.parametrize("turns", range(6))

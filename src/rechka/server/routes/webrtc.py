@@ -44,7 +44,7 @@ SENT_S = 10.0
 
 def routes(service: Service) -> list[BaseRoute]:
     """``/v1/webrtc``."""
-    peers: set[_Peer] = set()
+    peers: set[object] = set()
     service.metrics.gauge("rechka_webrtc_connections", "Open WebRTC connections.", lambda: len(peers))
 
     async def offer(request: Request) -> Response:
@@ -69,16 +69,20 @@ def routes(service: Service) -> list[BaseRoute]:
         if len(peers) >= service.settings.max_webrtc:
             raise Overloaded("too many WebRTC connections", remedy="try again soon", retry_after_s=5.0)
         engine = service.engine(model)
-        session = await service.open(principal, options, model=model)
-        peer = _Peer(service, session, engine.asr.name)
-        peers.add(peer)
+        place = object()
+        peers.add(place)  # it is taken now, so that a crowd cannot slip in together
         try:
-            answer = await peer.answer(fields["sdp"], codec)
+            session = await service.open(principal, options, model=model)
+            peer = _Peer(service, session, engine.asr.name)
+            try:
+                answer = await peer.answer(fields["sdp"], codec)
+            except BaseException:
+                await peer.close()
+                raise
         except BaseException:
-            peers.discard(peer)
-            await peer.close()
+            peers.discard(place)
             raise
-        service.keep(peer.run()).add_done_callback(lambda _: peers.discard(peer))
+        service.keep(peer.run()).add_done_callback(lambda _: peers.discard(place))
         return JSONResponse(
             {"sdp": answer, "type": "answer", "session": session.id, "model": engine.asr.name,
              "sample_rate": CODECS[codec]}
