@@ -302,13 +302,18 @@ class Calls:
     async def settle(self, seconds: float) -> None:
         """Wait until open calls have ended and were reported, but not for ever."""
         until = time.monotonic() + seconds
-        while self.active and time.monotonic() < until:
+        while self._unreported and time.monotonic() < until:
             await asyncio.sleep(0.02)
         await self._reporter.settle(max(0.0, until - time.monotonic()))
 
     async def close(self) -> None:
         """Stop telling the webhook."""
         await self._reporter.close()
+
+    @property
+    def _unreported(self) -> bool:
+        """A call is open, or its dialogue is being made, without which there is no report."""
+        return any(call.state != "expected" and call.result is None for call in self._calls.values())
 
     def _add(self, call: Call) -> None:
         self._purge()
