@@ -1,8 +1,10 @@
 """The load generator's arithmetic: plans, latencies from the plan, percentiles, the search, metrics."""
 
+import asyncio
 import itertools
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,9 +13,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("websockets", reason="the server extra is not installed")
 pytest.importorskip("starlette", reason="the server extra is not installed")
+from websockets.asyncio.server import serve
+
 from rechka.engine.metrics import Registry
+from rechka.server.load import call as call_module
 from rechka.server.load import find_most, make_plan, make_scripts
-from rechka.server.load.call import Heard
+from rechka.server.load.call import Heard, Manner, make_call
 from rechka.server.load.latency import Latencies, summary, text_of
 from rechka.server.load.level import count_differing
 from rechka.server.load.plan import Call
@@ -155,3 +160,20 @@ def test_scripts_are_the_same_for_the_same_seed():
     assert len({script.data for script in one}) == 4
     assert all(script.seconds >= 6.0 for script in one)
     assert json.dumps([script.number for script in one]) == "[0, 1, 2, 3]"
+
+
+def test_a_call_to_a_server_that_stopped_reading_is_lost_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(call_module, "PATIENCE_S", 0.2)
+
+    async def stopped(socket):
+        await socket.wait_closed()  # and reads nothing
+
+    async def main():
+        async with serve(stopped, "127.0.0.1", 0, max_size=None, max_queue=1, close_timeout=0.1) as server:
+            address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            script = Script(0, bytes(64 << 20), 64 << 20)  # more than sockets hold, in half a second
+            manner = Manner(address, None, {}, packet_s=0.05, jitter_s=0.0)
+            return await make_call(Call(script, 0.0, 0), manner, time.monotonic())
+
+    heard = asyncio.run(main())
+    assert (heard.outcome, heard.why) == ("lost", "the server takes nothing for 0.2 s")

@@ -8,13 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from rechka.server.load.plan import Call
 
 PATIENCE_S = 30.0
-"""How long after its last packet a call waits for its last words."""
+"""How long after its last packet a call waits for its last words, and for a packet to leave."""
 OPEN_S = 30.0
 BUSY = (429, 503)
 REFUSALS = ("service.overloaded", "service.quota", "service.draining")
@@ -86,15 +87,15 @@ async def _talk(socket: ClientConnection, heard: Heard, manner: Manner) -> None:
     reader = asyncio.create_task(_listen(socket, heard))
     try:
         script = heard.call.script
-        await socket.send(json.dumps({"type": "start", "sample_rate": script.rate, **manner.options}))
+        await _send(socket, json.dumps({"type": "start", "sample_rate": script.rate, **manner.options}))
         free = time.monotonic()
         for due, data in heard.call.packets(manner.packet_s, manner.jitter_s):
             now = await _until(heard.began + due)
             heard.late_s = max(heard.late_s, now - max(heard.began + due, free))
-            await socket.send(data)
+            await _send(socket, data)
             free = time.monotonic()
             heard.held_s = max(heard.held_s, free - now)
-        await socket.send('{"type":"finish"}')
+        await _send(socket, '{"type":"finish"}')
         await asyncio.wait_for(asyncio.shield(reader), PATIENCE_S)
     except ConnectionClosed:
         await reader  # it knows why
@@ -103,6 +104,15 @@ async def _talk(socket: ClientConnection, heard: Heard, manner: Manner) -> None:
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
+
+
+async def _send(socket: ClientConnection, data: str | bytes) -> None:
+    """Send; a server that stopped reading, or a network that is gone, would be waited for without an end."""
+    try:
+        with anyio.fail_after(PATIENCE_S):
+            await socket.send(data)
+    except TimeoutError:
+        raise OSError(f"the server takes nothing for {PATIENCE_S:g} s") from None
 
 
 async def _listen(socket: ClientConnection, heard: Heard) -> None:
