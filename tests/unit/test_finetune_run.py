@@ -23,6 +23,7 @@ from rechka.testing import say  # noqa: E402
 from rechka.train.finetune import DataOptions, DevSet, FinetuneConfig, Optimisation, finetune, params  # noqa: E402
 from rechka.train.finetune.config import Usual  # noqa: E402
 from rechka.train.finetune.learners import Learner, open_learner  # noqa: E402
+from rechka.train.finetune.place import CONFIG, WORK, settle  # noqa: E402
 from rechka.train.finetune.report import Progress, Reporter  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data"
@@ -188,6 +189,25 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     (tmp_path / "out/training/last.pt").write_bytes(b"PK, but no more")
     with pytest.raises(BadModelFile, match=r"last\.pt"):
         finetune(run, tmp_path / "out")
+
+
+def test_a_kill_while_the_settings_are_written_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them would be those of another run, and the folder could not be gone on with."""
+    run = FinetuneConfig("m", (), DataOptions(train=("t",)), optim=Optimisation(steps=7, patience=0)).placed(tmp_path)
+    (tmp_path / "out" / WORK).mkdir(parents=True)
+    write = Path.write_text
+
+    def killed(path: Path, text: str, encoding: str) -> int:
+        monkeypatch.undo()
+        write(path, text[: len(text) // 2], encoding)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        settle(run, tmp_path / "out")
+    settle(run, tmp_path / "out")
+    settle(run, tmp_path / "out")
+    assert FinetuneConfig.load(tmp_path / "out" / CONFIG).optim.steps == 7
 
 
 def test_it_ends_early_and_keeps_the_best_weights(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def settle(config: FinetuneConfig, out: Path) -> None:
     if not path.exists():
         if others := [item.name for item in out.iterdir() if item.name != WORK]:
             raise UsageError(f"{out} holds other things: {', '.join(others[:3])}", remedy="name a new folder")
-        path.write_text(config.to_toml(), encoding="utf-8")
+        part = out / WORK / CONFIG  # a kill leaves all of it in its place, or nothing
+        part.write_text(config.to_toml(), encoding="utf-8")
+        part.replace(path)
         return
     before = type(config).load(path)
     if _same(before) != _same(config):
