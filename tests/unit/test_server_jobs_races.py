@@ -12,7 +12,7 @@ pytest.importorskip("starlette", reason="the server extra is not installed")
 
 from rechka.errors import StorageBusy
 from rechka.server.auth import Auth, Principal
-from rechka.server.jobs import desk, manager, open_jobs, spool
+from rechka.server.jobs import desk, manager, open_jobs, runner, spool
 from rechka.server.jobs.spool import Spool
 from rechka.server.service import Service
 from rechka.server.settings import Settings
@@ -197,3 +197,40 @@ def test_used_quota_is_written_once_though_the_end_comes_while_it_is_written(tmp
             return tending.cancelled(), used, jobs.service.auth.usages()["crm"].audio_s
 
     assert run(main()) == (True, {"crm": 60.0}, 60.0)
+
+
+def test_no_job_waits_while_a_worker_is_idle(tmp_path, monkeypatch):
+    """Two jobs come when one worker has just found nothing, and another one, which takes the first, hears of both."""
+    monkeypatch.setattr(runner, "POLL_S", PATIENCE_S)
+
+    async def main():
+        async with jobs_of(tmp_path) as jobs:
+            workers, begun = jobs._runner, []
+            found_none, let_go = asyncio.Event(), asyncio.Event()
+            claimed = workers._claimed
+
+            async def slowly(lease_s):
+                workers._claimed = claimed
+                found = await claimed(lease_s)
+                found_none.set()
+                await let_go.wait()
+                return found
+
+            async def begin(job):
+                begun.append(job.id)
+                await asyncio.Event().wait()
+
+            workers._claimed, workers._run = slowly, begin
+            tasks = [asyncio.create_task(workers.work())]
+            await found_none.wait()
+            for _ in range(2):
+                await jobs.submit(WHO, DRAFT, pieces())
+            tasks.append(asyncio.create_task(workers.work()))
+            await until(lambda: begun)
+            let_go.set()
+            await until(lambda: len(begun) == 2)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    run(main())

@@ -331,6 +331,7 @@ class Jobs(Desk):
             async with self.lasting("callbacks"):
                 delivery = await self.call(self.store.due, lease_s=2 * SEND_S, attempts=len(BACKOFF_S) + 1)
                 if delivery is not None:
+                    self.mail.set()  # for others: there may be more of what was cleared above
                     wait = await self._webhooks.send(delivery)
                     await self.call(self.store.told, delivery.id, retry_s=wait)
             if delivery is None:

@@ -72,6 +72,7 @@ class Runner:
             async with self._desk.lasting("a worker of jobs"):
                 job = await self._claimed(settings.job_lease_s)
                 if job is not None:
+                    self._desk.wake.set()  # for others: there may be more of what was cleared above
                     await self._run(job)
             if job is None and not self._desk.stopping:
                 with contextlib.suppress(asyncio.TimeoutError):
