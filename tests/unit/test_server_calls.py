@@ -11,7 +11,9 @@ pytest.importorskip("starlette", reason="the server extra is not installed")
 
 from rechka.server.settings import Settings
 from rechka.server.telephony import calls as board
+from rechka.server.telephony import report
 from rechka.server.telephony.calls import Calls
+from rechka.server.telephony.report import Reporter
 from rechka.testing.waiting import PATIENCE_S
 
 
@@ -46,3 +48,27 @@ def test_the_end_waits_for_the_report_of_a_call_whose_dialogue_is_being_made(mon
 
     monkeypatch.setattr(board, "dialogue", slowly)
     assert asyncio.run(main()) == 1
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_reports_end_with_the_server_whenever_an_answer_comes(turns, monkeypatch):
+    """One that asks to try again, just when nobody will."""
+    monkeypatch.setattr(report, "BACKOFF_S", (PATIENCE_S,))
+
+    async def main():
+        reporter = Reporter(Settings(call_webhook="http://127.0.0.1:9/"))
+        answer, asked = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+        async def post(body, delivery):
+            asked.set()
+            return await answer
+
+        reporter._post = post
+        reporter.report("one", {})
+        await asked.wait()
+        answer.set_result(503)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await reporter.close()
+
+    asyncio.run(main())

@@ -12,6 +12,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from rechka.errors import FetchFailed, RechkaError
 from rechka.server.fetch import Guard, request
 from rechka.server.webhooks import SEND_S, sign
@@ -66,11 +68,14 @@ class Reporter:
         delivery = secrets.token_hex(12)
         for wait in (*BACKOFF_S, None):
             try:
-                status = await asyncio.wait_for(self._post(body, delivery), SEND_S)
+                with anyio.fail_after(
+                    SEND_S
+                ):  # wait_for, up to Python 3.11, loses a cancellation that meets the answer
+                    status = await self._post(body, delivery)
                 if 200 <= status < 300 or status == 410:
                     return
                 outcome = f"status {status}"
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 outcome = f"no answer within {SEND_S:g} s"
             except FetchFailed as error:
                 outcome = error.message
