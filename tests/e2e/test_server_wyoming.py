@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import types
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wyoming.client import AsyncTcpClient
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
+from rechka.server.wyoming import _Client
 from rechka.testing.servers import serving
 from rechka.testing.waiting import PATIENCE_S
 
@@ -132,3 +134,31 @@ def test_unknown_messages_pass(port):
         return json.loads(line)["type"]
 
     assert run(main()) == "pong"
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_the_end_is_not_lost_among_the_messages(turns):
+    async def main():
+        reader = asyncio.StreamReader()
+        settings = types.SimpleNamespace(idle_s=PATIENCE_S, max_message_kb=64)
+        client = types.SimpleNamespace(
+            reader=reader, session=None, service=types.SimpleNamespace(settings=settings), _size=_Client._size
+        )
+
+        async def read():
+            while await _Client._read(client) is not None:
+                pass
+
+        reading = asyncio.create_task(read())
+        for _ in range(6):
+            await asyncio.sleep(0)
+        reader.feed_data(b'{"type":"ping"}\n')
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.sleep(0)
+        reader.feed_eof()
+        await asyncio.wait({reading})
+        return reading.cancelled()
+
+    assert asyncio.run(main())

@@ -11,6 +11,8 @@ import contextlib
 import logging
 from typing import Any
 
+import anyio
+
 from rechka import __version__
 from rechka.engine import Session, SessionOptions
 from rechka.errors import BadRequest, IdleTimeout, Overloaded, RechkaError, StreamFailed
@@ -89,7 +91,9 @@ class _Client:
         """Kind, data and payload of the next message; None at the end."""
         idle = self.service.settings.idle_s
         try:
-            line = await asyncio.wait_for(self.reader.readline(), idle if self.session else max(idle, WAIT_S))
+            # wait_for, up to Python 3.11, loses a cancellation that comes together with a message.
+            with anyio.fail_after(idle if self.session else max(idle, WAIT_S)):
+                line = await self.reader.readline()
             if not line:
                 return None
             head = loads(line)
@@ -98,10 +102,12 @@ class _Client:
             if not isinstance(data, dict):
                 raise BadRequest(f"data must be an object, got {str(data)[:20]!r}")
             if size:
-                data = {**data, **loads(await asyncio.wait_for(self.reader.readexactly(size), idle))}
+                with anyio.fail_after(idle):
+                    data = {**data, **loads(await self.reader.readexactly(size))}
             size = self._size(head, "payload_length", self.service.settings.max_message_kb << 10)
-            payload = await asyncio.wait_for(self.reader.readexactly(size), idle) if size else b""
-        except (TimeoutError, asyncio.TimeoutError):
+            with anyio.fail_after(idle):
+                payload = await self.reader.readexactly(size)
+        except TimeoutError:
             raise IdleTimeout(f"nothing came for {idle:g} s") from None
         except ValueError as error:  # a line beyond the limit; BadRequest is one too
             raise error if isinstance(error, RechkaError) else BadRequest("the line is too long") from None
