@@ -68,9 +68,8 @@ class Reporter:
         delivery = secrets.token_hex(12)
         for wait in (*BACKOFF_S, None):
             try:
-                with anyio.fail_after(
-                    SEND_S
-                ):  # wait_for, up to Python 3.11, loses a cancellation that meets the answer
+                # wait_for, up to Python 3.11, loses a cancellation that meets the answer.
+                with anyio.fail_after(SEND_S):
                     status = await self._post(body, delivery)
                 if 200 <= status < 300 or status == 410:
                     return
