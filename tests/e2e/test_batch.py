@@ -306,7 +306,7 @@ def test_datasets_on_a_cluster(tmp_path: Path) -> None:
         "-m", "toy", "--ray", "local", "--workers", "2", "--part-size", "3", "--json",
     ]  # fmt: skip
     elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster that "local" does not mean
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, env=elsewhere)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, env=elsewhere)
     assert done.returncode == 1, done.stderr[-3000:]
     said = json.loads(done.stdout)
     assert (said["recordings"], said["failed"]) == (7 * 3 + 1, 1)
@@ -322,7 +322,7 @@ def test_a_cluster_that_loses_a_node(tmp_path: Path) -> None:
     program = Path(__file__).parents[2] / "benchmarks" / "lost_node.py"
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path / "calls"), str(tmp_path / "out")],
-        capture_output=True, text=True, timeout=400,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     said = next(json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"parts"'))

@@ -73,12 +73,18 @@ serve.shutdown()
 ray.shutdown()
 """
 
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a busy machine needs more than 5 s, and it would be ended then
+}
+
 
 @pytest.mark.slow
 def test_a_replica_is_lost():
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=900,
+        env={**os.environ, **SETTINGS},
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"models"')]
     assert lines, done.stderr[-3000:]
