@@ -104,6 +104,18 @@ def test_a_key_that_is_revoked_while_the_file_is_read_is_refused_too(keys, monke
         auth.principal("secret", address="")
 
 
+def test_a_file_that_became_wrong_changes_nothing_until_it_is_right_again(keys, caplog):
+    write(keys)
+    auth = Auth(keys)
+    whole = keys.read_text()
+    keys.write_text(whole[:-20])
+    for _ in range(3):
+        assert auth.principal("secret", address="").name == "key:crm"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    keys.write_text(whole.replace("crm", "shop"))
+    assert auth.principal("secret", address="").name == "key:shop"
+
+
 def test_a_key_in_an_address_is_refused_and_a_token_accepted(keys):
     clock = Clock()
     write(keys, scopes='["stream", "metrics"]')

@@ -169,7 +169,7 @@ def test_a_server_that_starts_is_not_taken_for_dead(tmp_path, monkeypatch):
     assert found == []
     new.close()
     other.close()
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["spool-id"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".lock", "spool-id"]
 
 
 def test_used_quota_is_written_once_though_the_end_comes_while_it_is_written(tmp_path):

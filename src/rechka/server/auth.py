@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -21,6 +22,8 @@ from typing import Any
 
 from rechka.errors import Forbidden, OutputError, QuotaExceeded, Unauthorized, UsageError
 from rechka.hub import toml
+
+log = logging.getLogger("rechka.server")
 
 SCOPES = ("stream", "files", "jobs", "history", "metrics", "admin")
 """What a key may be for. ``stream`` is live audio, ``files`` recordings in one request; ``admin`` includes all."""
@@ -302,8 +305,14 @@ class Auth:
         if self.keys_file is None:
             return
         stamp = _stamp(self.keys_file)
-        if stamp not in (None, self._stamp):  # None: it is being replaced; what was read before holds
+        if stamp in (None, self._stamp):  # None: it is being replaced; what was read before holds
+            return
+        try:
             self._load()
+        except UsageError as error:
+            # Half written, or a mistake: no reason to refuse every caller, and it is told once.
+            self._stamp = stamp
+            log.error("the keys of before stay in force: %s", error)
 
     def _load(self) -> None:
         if self.keys_file is not None:

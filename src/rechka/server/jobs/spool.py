@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from rechka.errors import OutputError, StorageFull
+from rechka.hub.locking import exclusive
 
 try:
     import fcntl
@@ -180,12 +181,10 @@ class Writer:
 
 
 def _identity(path: Path) -> str:
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8))
-    for _ in range(50):
-        if found := path.read_text("ascii", "replace"):
-            break
-        time.sleep(0.02)  # another server is just writing it
+    with exclusive(path.with_name(".lock")):
+        if not path.exists() or path.stat().st_size == 0:  # empty: whoever made it was killed before it wrote
+            path.write_text(secrets.token_hex(8), "ascii")
+        found = path.read_text("ascii", "replace")
     if not re.fullmatch(r"[0-9a-f]{16}", found):
         raise OSError(errno.EINVAL, f"{path.name} is not ours")
     return found

@@ -18,6 +18,8 @@ log = logging.getLogger("rechka.server")
 CONNECT_S = 10
 STATEMENT_MS = 20_000
 LOCK_MS = 5_000
+NETWORK = {"tcp_user_timeout": 30_000, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+"""So that a network that swallows everything is noticed within half a minute; the statement's limit is the server's."""
 RETRY_S = 2.0
 RETRY_FULL_S = 60.0
 SETUP_LOCK = 7237841
@@ -76,6 +78,7 @@ class PostgresStore(SqlStore):
                 row_factory=self._dict_row,
                 connect_timeout=CONNECT_S,
                 application_name="rechka",
+                **{name: value for name, value in NETWORK.items() if f"{name}=" not in self._address},
                 options=f"-c statement_timeout={STATEMENT_MS} -c lock_timeout={LOCK_MS}",
             )
             # With every connection, so that a clock that drifts is noticed at times.
