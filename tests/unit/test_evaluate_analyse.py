@@ -118,6 +118,13 @@ def test_confidence_is_judged_word_by_word() -> None:
     assert (found["num_words"], found["accuracy"], found["auc"]) == (2, 0.5, 1.0)
 
 
+def test_confidence_of_a_word_with_a_hyphen_is_that_of_its_parts() -> None:
+    words = (Word("Кто-то", 0, 1, 0.9), Word("—", 1, 1, 0.2), Word("пришёл", 1, 2, 0.8))
+    found = analyse.confidences([item("кто-то пришёл", "Кто-то — пришёл", words=words)])
+    assert found is not None
+    assert (found["num_words"], found["accuracy"]) == (3, 1.0)
+
+
 @pytest.mark.parametrize("snr", [10.0, 20.0, 30.0])
 def test_loudness_finds_the_ratio_of_bursts_over_noise(snr: float) -> None:
     rng = np.random.default_rng(3)

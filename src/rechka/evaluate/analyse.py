@@ -194,11 +194,12 @@ def confidences(heard: Sequence[Heard]) -> dict[str, Any] | None:
     values: list[float] = []
     right: list[bool] = []
     for item in heard:
-        # Words and text agree in number only if no word is empty in scoring form; align on the words themselves.
-        kept = [(word, form) for word in item.words if (form := scoring(word.text)) and word.confidence is not None]
-        for operation, _, j in align(scoring(item.record.text or "").split(), [form for _, form in kept]):
+        # In scoring form a word may be several, as "кто-то" is, or none, as a dash is; each is as sure as its word.
+        kept = [(word.confidence, form) for word in item.words for form in scoring(word.text).split()]
+        told = [(value, form) for value, form in kept if value is not None]
+        for operation, _, j in align(scoring(item.record.text or "").split(), [form for _, form in told]):
             if j is not None:
-                values.append(kept[j][0].confidence or 0.0)
+                values.append(told[j][0])
                 right.append(operation == "equal")
     return calibration(values, right) if values else None
 
