@@ -14,6 +14,7 @@ from rechka.text.normalize import scoring
         ("кое-что  из-за\tугла\n", "кое что из за угла"),
         ("«Алло?» — сказал он…", "алло сказал он"),
         ("замо\u0301к", "замок"),  # stress mark
+        ("тѐмно-си\u0300ний, о\u0300коло", "темно синий около"),  # secondary stress
         ("пере\u00adнос", "перенос"),  # soft hyphen
         ("и\u0306од, е\u0308лка", "йод елка"),  # decomposed й and ё
         ("в 5 часов", "в 5 часов"),  # a written digit is an error, not nothing

@@ -6,14 +6,17 @@ import re
 import unicodedata
 from decimal import Decimal
 
+_YO_AND_STRESSED = {"ё": "е", "ѐ": "е", "ѝ": "и"}
+"""Unicode has letters for е and и with a grave accent, the mark of a secondary stress; the others keep it apart."""
+
 
 class _Fold(dict[int, "str | None"]):
     """A table for ``str.translate`` that works out each new character once."""
 
     def __missing__(self, code: int) -> str | None:
         char = chr(code)
-        if char == "ё":
-            folded: str | None = "е"
+        if char in _YO_AND_STRESSED:
+            folded: str | None = _YO_AND_STRESSED[char]
         elif char.isalnum():
             folded = char
         else:

@@ -12,6 +12,8 @@ from rechka.train.finetune.pieces import PieceEncoder
 from rechka.types import Tokens
 
 _STRESS = ("\u0301", "\u0300")
+_STRESSED = str.maketrans("ѐѝ", "еи")
+"""The letters that composing joins with their stress mark."""
 _SPACES = re.compile(r"\s+")
 
 
@@ -40,7 +42,7 @@ class Targets:
         """
         if self._encoder is not None:
             return " ".join(text.split())
-        text = unicodedata.normalize("NFC", text).lower()
+        text = unicodedata.normalize("NFC", text).lower().translate(_STRESSED)
         text = unicodedata.normalize("NFC", "".join(mark for mark in text if mark not in _STRESS))
         if "ё" not in self._ids:
             text = text.replace("ё", "е")
