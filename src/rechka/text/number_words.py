@@ -195,7 +195,7 @@ class Reader:
             return True
         after = self.number(at + 1) if self.linked(at + 1) else None
         return (
-            self.words[at] in ("тысячи", "миллиона", "миллиарда")
+            self.words[at] in ("тысячи", "миллиона", "миллиарда", "триллиона")
             and after is not None
             and after.kind != "scale"
             and not (after.plain or after.ordinal)
