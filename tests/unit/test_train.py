@@ -131,6 +131,15 @@ def test_store_grows_survives_a_kill_and_leaves_out_held_out_sentences(tmp_path:
     assert build([path], tmp_path / "all", keep_held_out=True).items[-1].text == test_only
 
 
+def test_recordings_of_the_same_name_beside_two_manifests_are_two(tmp_path: Path) -> None:
+    one, other = manifest(tmp_path / "one", TEXTS[:2]), manifest(tmp_path / "other", TEXTS[2:4], seed=9)
+    store = build([one, other], tmp_path / "store")
+    assert [item.text for item in store.items] == TEXTS[:4]
+    assert len({item.key for item in store.items}) == 4
+    for _ in range(2):  # and once is enough, also for a recording that is listed twice
+        assert build([one, other, one], tmp_path / "store").items == store.items
+
+
 def test_two_trainings_may_bring_one_store_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one begins while the first is at work; what one writes the other must not count as its own."""
     path = manifest(tmp_path / "data", TEXTS)

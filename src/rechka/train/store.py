@@ -97,9 +97,11 @@ def build(manifests: list[Path], folder: Path, *, keep_held_out: bool = False) -
 
 def _extend(manifests: list[Path], folder: Path, keep_held_out: bool) -> None:
     done, frames = _repair(folder)
+    places: dict[str, Path] = {}  # what a name stands for: manifests in two folders may have the same for two files
     with open(folder / BANDS_FILE, "ab") as values, open(folder / INDEX_FILE, "a", encoding="utf-8") as index:
         for manifest in manifests:
-            for key, text, speaker, load in _records(manifest):
+            for name, path, text, speaker, load in _records(manifest):
+                key = name if places.setdefault(name, path) == path else f"{path}:{name}"
                 if key in done or (held_out(text) and not keep_held_out):
                     continue
                 try:
@@ -133,8 +135,8 @@ def _repair(folder: Path) -> tuple[set[str], int]:
     return {item["key"] for item in items}, frames
 
 
-def _records(manifest: Path) -> Iterator[tuple[str, str, str, Callable[[], F32]]]:
-    """Key, text, speaker and a loader of each record."""
+def _records(manifest: Path) -> Iterator[tuple[str, Path, str, str, Callable[[], F32]]]:
+    """Name, file, text, speaker and a loader of each record."""
     for number, record in _lines(manifest):
         text = record.get("text")
         if not isinstance(text, str):
@@ -142,12 +144,13 @@ def _records(manifest: Path) -> Iterator[tuple[str, str, str, Callable[[], F32]]
         speaker = str(record.get("speaker", ""))
         if "feat_file" in record:
             path, first, count = manifest.parent / record["feat_file"], record["offset"], record["frames"]
-            yield f"{path.name}:{first}", text, speaker, partial(_read_cepstra, path, first, count)
+            yield f"{path.name}:{first}", path.resolve(), text, speaker, partial(_read_cepstra, path, first, count)
         else:
             name = record.get("audio_filepath") or record.get("file")
             if not name:
                 raise DataError(f"{manifest}:{number}: a record needs audio_filepath or feat_file")
-            yield name, text, speaker, partial(audio_to_bands, manifest.parent / name)
+            path = manifest.parent / name
+            yield name, path.resolve(), text, speaker, partial(audio_to_bands, path)
 
 
 def _read_cepstra(path: Path, first: int, count: int) -> F32:
