@@ -131,6 +131,19 @@ def test_store_grows_survives_a_kill_and_leaves_out_held_out_sentences(tmp_path:
     assert build([path], tmp_path / "all", keep_held_out=True).items[-1].text == test_only
 
 
+@pytest.mark.parametrize(("samples", "text"), [(0, ""), (79, TEXTS[1]), (159, "")])
+def test_a_recording_too_short_to_be_changed_is_left_out(tmp_path: Path, samples: int, text: str) -> None:
+    path = manifest(tmp_path, TEXTS[:1])
+    soundfile.write(tmp_path / "short.wav", np.zeros(samples, np.float32), 8000)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"audio_filepath": "short.wav", "text": text}) + "\n")
+    store = build([path], tmp_path / "store", keep_held_out=True)
+    for item in store.items:
+        changed, _ = augment.utterance(store.read(item), np.random.default_rng(2), AugmentOptions(clean=0.0), None)
+        assert np.isfinite(changed).all()
+    assert [item.text for item in store.items] == TEXTS[:1]
+
+
 def test_recordings_of_the_same_name_beside_two_manifests_are_two(tmp_path: Path) -> None:
     one, other = manifest(tmp_path / "one", TEXTS[:2]), manifest(tmp_path / "other", TEXTS[2:4], seed=9)
     store = build([one, other], tmp_path / "store")

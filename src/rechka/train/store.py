@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 BANDS_FILE = "bands.f16"
 INDEX_FILE = "index.jsonl"
+SHORTEST = 2
+"""Frames without which the tempo of a recording cannot be changed; only one without a text can be as short."""
 CEPSTRA = 13
 LIFTER = 22
 
@@ -110,7 +112,7 @@ def _extend(manifests: list[Path], folder: Path, keep_held_out: bool) -> None:
                     log.warning("%s: %s left out: %s", manifest.name, key, error.message)
                     continue
                 features = load()
-                if len(features) < 4 * len(target) * 0.5:
+                if len(features) < max(SHORTEST, 4 * len(target) * 0.5):
                     continue  # faster than 50 letters a second: the text cannot be that of the sound
                 values.write(np.ascontiguousarray(features, dtype=np.float16).tobytes())
                 values.flush()
@@ -185,4 +187,6 @@ def audio_to_bands(path: Path) -> F32:
     if rate != bands.SAMPLE_RATE:
         mono = soxr.resample(mono, rate, bands.SAMPLE_RATE)
     whole = len(mono) // bands.STEP * bands.STEP
+    if not whole:
+        return np.zeros((0, bands.BANDS), np.float32)
     return bands.log_bands(mono[:whole].astype(np.float32), np.zeros(bands.CONTEXT + 1, np.float32))
