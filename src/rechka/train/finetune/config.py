@@ -61,7 +61,7 @@ class Usual:
 
 @dataclass(frozen=True, slots=True)
 class Optimisation:
-    """How weights move. The rate rises over a share ``warmup`` of the run, then falls to zero along a cosine.
+    """How weights move. The rate rises over a share ``warmup`` of the run, then falls to a hundredth along a cosine.
 
     Attributes:
         steps: of the optimiser; 0 counts ``epochs`` instead.
