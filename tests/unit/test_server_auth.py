@@ -151,6 +151,21 @@ def test_a_token_ends_with_its_key_and_gives_no_more_than_it(keys):
         auth.principal(token, address="")
 
 
+def test_a_token_cannot_renew_itself(keys):
+    clock = Clock()
+    write(keys, scopes='["stream"]')
+    auth = Auth(keys, now=clock)
+    token, ends = auth.token(auth.principal("secret", address=""), 60, ("stream",))
+    clock.now += 30
+    guest = auth.principal(token, address="")
+    assert auth.token(guest, 10, ("stream",))[1] == clock.now + 10
+    again, later = auth.token(guest, 3600, ("stream",))
+    assert later == ends
+    clock.now += 31
+    with pytest.raises(Unauthorized, match="expired"):
+        auth.principal(again, address="")
+
+
 def test_quota_of_streams_and_of_audio(keys):
     clock = Clock()
     write(keys, max_streams=1, audio_s_per_day=100)

@@ -61,11 +61,19 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever a request comes from: the holder of a key, or an address where no keys are needed."""
+    """Whoever a request comes from: the holder of a key, or an address where no keys are needed.
+
+    Attributes:
+        name: for logs and rates.
+        scopes: of ``SCOPES``.
+        key: of the holder.
+        ends: of the token that it came with, seconds since 1970; None for a key.
+    """
 
     name: str
     scopes: tuple[str, ...]
     key: Key | None = None
+    ends: int | None = None
 
     def may(self, scope: str) -> bool:
         """Whether it has a scope."""
@@ -199,7 +207,7 @@ class Auth:
 
     def token(self, principal: Principal, seconds: int, scopes: tuple[str, ...]) -> tuple[str, int]:
         """A short-lived token for a principal, and when it ends (seconds since 1970). It carries no more scopes than
-        its maker has.
+        its maker has, and ends no later than the token that its maker came with: else a token could renew itself.
 
         Raises:
             Forbidden: a scope that the principal lacks.
@@ -207,6 +215,8 @@ class Auth:
         for scope in scopes:
             require(principal, scope)
         ends = int(self._now()) + max(1, min(seconds, MAX_TOKEN_S))
+        if principal.ends is not None:
+            ends = min(ends, principal.ends)
         name = "" if principal.key is None else principal.key.name
         claims = json.dumps({"name": name, "ends": ends, "scopes": scopes}, separators=(",", ":")).encode()
         body = base64.urlsafe_b64encode(claims).decode().rstrip("=")
@@ -288,7 +298,8 @@ class Auth:
         self._reload()
         key = next((key for key in self._keys.values() if key.name == claims["name"]), None)
         holder = self._holder(key)  # a token does not outlive its key
-        return Principal(holder.name, tuple(s for s in claims["scopes"] if holder.may(s)), holder.key)
+        scopes = tuple(scope for scope in claims["scopes"] if holder.may(scope))
+        return Principal(holder.name, scopes, holder.key, claims["ends"])
 
     def _signature(self, body: str) -> str:
         return hmac.new(self._secret, body.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
