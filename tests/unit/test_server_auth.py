@@ -151,6 +151,17 @@ def test_a_token_ends_with_its_key_and_gives_no_more_than_it(keys):
         auth.principal(token, address="")
 
 
+def test_a_token_ends_with_its_key_though_a_new_one_has_its_name(keys):
+    write(keys)
+    auth = Auth(keys)
+    token, _ = auth.token(auth.principal("secret", address=""), 60, ("stream",))
+    auth.principal(token, address="")
+    keys.write_text(keys.read_text().replace(hashlib.sha256(b"secret").hexdigest(), "0" * 64))
+    os.utime(keys, ns=(1, 1))
+    with pytest.raises(Unauthorized):
+        auth.principal(token, address="")
+
+
 def test_a_token_cannot_renew_itself(keys):
     clock = Clock()
     write(keys, scopes='["stream"]')
