@@ -55,6 +55,16 @@ def test_no_key_or_a_wrong_one(keys, secret):
         Auth(keys).principal(secret, address="")
 
 
+@pytest.mark.parametrize("wrong", ['scopes = [["stream"]]', "scopes = [{}]", "scopes = [1]"])
+def test_scopes_that_are_no_texts_change_nothing(keys, wrong):
+    write(keys)
+    auth = Auth(keys)
+    keys.write_text(keys.read_text() + wrong)
+    with pytest.raises(UsageError, match="scopes"):
+        read_keys(keys)
+    assert auth.principal("secret", address="").name == "key:crm"
+
+
 def test_expired(keys):
     clock = Clock()
     day = datetime.datetime.fromtimestamp(clock.now, datetime.timezone.utc).date()

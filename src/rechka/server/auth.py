@@ -408,7 +408,7 @@ def _key(entry: Any, where: str) -> Key:
     entry = dict(entry)
     if "scopes" in entry:
         entry["scopes"] = tuple(entry["scopes"])
-        if not set(entry["scopes"]) <= set(SCOPES):
+        if not all(scope in SCOPES for scope in entry["scopes"]):
             raise UsageError(f"{where}: scopes are of {', '.join(SCOPES)}, got {list(entry['scopes'])}")
     if isinstance(entry.get("expires"), datetime.datetime):
         entry["expires"] = entry["expires"].date()
