@@ -53,6 +53,12 @@ def test_texts(text):
     assert found is None or isinstance(found, dict)
 
 
+@pytest.mark.parametrize("boost", [10**400, -(10**400), 1e400, float("nan")], ids=["huge", "low", "inf", "nan"])
+def test_a_boost_that_is_no_number_of_ours_is_refused(boost):
+    with pytest.raises(RechkaError, match="boost"):
+        hotwords({"слово": boost})
+
+
 @given(st.dictionaries(st.sampled_from(sorted(native.FIELDS)), VALUES, max_size=4))
 def test_native_options(fields):
     found = ours(native.parse, fields)

@@ -77,10 +77,10 @@ def hotwords(given: Any) -> dict[str, float]:
         raise UsageError("hotwords must be a list of words, or an object of words and boosts")
     found: dict[str, float] = {}
     for word, boost in items:
-        if isinstance(boost, bool) or not isinstance(boost, (int, float)) or not math.isfinite(boost):
+        if isinstance(boost, bool) or not isinstance(boost, (int, float)):
             raise UsageError(f"the boost of a hotword is a number, got {str(boost)[:40]!r}")
-        if abs(boost) > MAX_BOOST:
-            raise UsageError(f"the boost of a hotword is at most {MAX_BOOST:g}, got {boost:g}")
+        if not abs(boost) <= MAX_BOOST:  # nan is not either, and an integer may be too large for a float
+            raise UsageError(f"the boost of a hotword is at most {MAX_BOOST:g}, got {str(boost)[:40]}")
         if word.strip():
             found[word.strip()] = float(boost)
     return found
