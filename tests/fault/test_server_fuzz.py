@@ -59,6 +59,22 @@ def test_a_boost_that_is_no_number_of_ours_is_refused(boost):
         hotwords({"слово": boost})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"x": "\xed\xa0\x80"}',  # half a letter, as it may not be written
+        '{"x": "\ud800"}'.encode("utf-16-le", "surrogatepass"),
+        b'{"x": "\\ud800"}',
+        b'{"x": 1e999}',
+        '{"x": -1e999}',
+        b'{"x": NaN}',
+    ],
+)
+def test_what_cannot_be_sent_back_is_not_taken_either(text):
+    with pytest.raises(RechkaError):
+        loads(text)
+
+
 @given(st.dictionaries(st.sampled_from(sorted(native.FIELDS)), VALUES, max_size=4))
 def test_native_options(fields):
     found = ours(native.parse, fields)

@@ -26,13 +26,16 @@ def loads(text: str | bytes) -> dict[str, Any]:
     """A JSON object from a client.
 
     Raises:
-        BadRequest: not JSON, no object, or numbers that JSON does not know.
+        BadRequest: not JSON, no object, or something in it that cannot be sent back: numbers that are none or too
+            large, halves of letters.
     """
     try:
         if len(text) > MAX_JSON:
             raise ValueError("too long")
-        value = json.loads(text, parse_constant=_no_constant)
-        if "\\u" in str(text):  # half a letter cannot be sent back to anyone
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")  # json.loads would let halves of letters pass
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise BadRequest("a text message must be a JSON object", remedy="see docs/server.md") from None
@@ -43,6 +46,13 @@ def loads(text: str | bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if math.isinf(found):
+        raise ValueError(text)
+    return found
 
 
 def event_dict(event: SessionEvent) -> dict[str, Any]:
