@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import ssl
 import threading
@@ -396,6 +397,18 @@ def test_hotwords_are_heard():
         assert texts(run(talk(f"{server.ws}/v1/stream", [start, PCM, FINISH]))[0]) == ["привет мир", "как дела"]
         said, _ = run(talk(f"{server.ws}/v1/stream?hotwords=мир:3&hotwords=дела&sample_rate=8000", [PCM, FINISH]))
         assert texts(said) == ["привет мир", "как дела"]
+
+
+def test_names_that_somebody_asks_for_are_not_in_the_metrics():
+    with serving() as server:
+        for path in ("models/secret/name", "models/", "calls/secret", "calls/secret/events", "calls/events/events"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"{server.http}/v1/{path}")
+            caught.value.close()
+        with urllib.request.urlopen(f"{server.http}/metrics") as reply:
+            counted = re.findall(r'rechka_requests_total\{path="([^"]*)"', reply.read().decode())
+        known = {"/v1/models/{name}", "/v1/calls/{id}", "/v1/calls/{id}/events", "/v1/calls/events/{id}"}
+        assert known - {"/v1/calls/events/{id}"} <= set(counted) <= known | {"unknown"}
 
 
 def test_metrics_count_what_happened(server):

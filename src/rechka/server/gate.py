@@ -105,7 +105,7 @@ class Gate:
 
     def _log(self, scope: Scope, headers: dict[bytes, str], watch: _Watch, seconds: float) -> None:
         path = scope.get("route_path") or scope["path"]
-        known = path if scope.get("endpoint") else "unknown"  # no metric for every address that somebody tries
+        known = _pattern(path, scope) if scope.get("endpoint") else "unknown"  # no metric for every address tried
         self.service.requests.add(1, known, str(watch.status))
         level = logging.DEBUG if path in (*PROBES, "/metrics") else logging.INFO
         client = scope["client"][0] if scope.get("client") else "local"
@@ -124,6 +124,15 @@ class Gate:
             texts = {name.decode("latin-1"): value for name, value in headers.items()}
             fault = 500 <= watch.status < 600 or watch.status == 1011
             self._tracer.record(f"{kind} {known}", texts, seconds, attributes, failed=fault)
+
+
+def _pattern(path: str, scope: Scope) -> str:
+    """A path with the names in the place of what was asked for, which may be anything, and nobody else's business."""
+    whole = f"{path}/"
+    for name, value in scope.get("path_params", {}).items():
+        before, found, after = whole.rpartition(f"/{value}/")
+        whole = f"{before}/{{{name}}}/{after}" if found else whole
+    return whole.rstrip("/") or "/"
 
 
 class _Watch:
