@@ -172,6 +172,18 @@ def test_headers_that_never_end():
         assert client.recv(100) == b""
 
 
+@pytest.mark.parametrize("later", [b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_headers_of_a_later_request_that_never_end(later):
+    with serving(header_s=0.3) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(PATIENCE_S)
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reply = b""
+        while b'"}' not in reply:
+            reply += client.recv(1000)
+        client.sendall(later)
+        assert client.recv(100) == b""
+
+
 def test_bodies_that_never_end_and_silent_clients():
     with serving(idle_s=0.3) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -32,8 +33,16 @@ def http_protocol(header_s: float, send_s: float) -> type[H11Protocol]:
             super().connection_made(transport)
             self._headers_due = self.loop.call_later(header_s, self._check_headers)
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)  # it forgets its own limit for a connection that is kept, at the first byte
+            if self.conn.their_state is not h11.IDLE:
+                _cancel(self._headers_due)
+                self._headers_due = None
+            elif self._headers_due is None:
+                self._headers_due = self.loop.call_later(header_s, self._check_headers)
+
         def _check_headers(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
+            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
                 self.transport.close()
 
         def handle_websocket_upgrade(self, event: Any) -> None:
