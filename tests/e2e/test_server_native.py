@@ -194,6 +194,15 @@ def test_pages_from_elsewhere_may_not_connect(server):
             assert caught.value.response.status_code == 403
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1]x", "null", "http://", "://", "http://localhost.evil"])
+def test_origins_that_are_none_are_refused(server, origin):
+    request = urllib.request.Request(f"{server.http}/v1/calls", data=b"{}", headers={"Origin": origin})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert caught.value.code == 403
+    caught.value.close()
+
+
 def test_other_host_names_are_refused(server):
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET /readyz HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")

@@ -10,7 +10,6 @@ import logging
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -93,7 +92,7 @@ class Gate:
         if not origin or "*" in self._origins or origin in self._origins:
             return
         # Browsers let any page open a WebSocket or post a form anywhere; only its Origin tells.
-        if (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS) and urlsplit(origin).netloc != host:
+        if (scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS) and origin.partition("://")[2] != host:
             raise Forbidden(f"pages of {origin[:80]!r} may not use this server", remedy="set cors_origins")
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: RechkaError) -> None:
