@@ -151,6 +151,9 @@ def test_clear_forgets_what_was_not_committed(server):
         {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}},
         {"type": "session.update", "session": {"audio": {"input": {"format": "pcm"}}}},
         {"type": "session.update", "session": {"audio": {"input": {"turn_detection": 5}}}},
+        {"type": "session.update", "session": {"audio": {"input": {"format": {"type": []}}}}},
+        {"type": "session.update", "session": {"audio": {"input": {"transcription": {"model": 5}}}}},
+        {"type": "session.update", "session": {"audio": {"input": {"transcription": {"model": ["toy"]}}}}},
         {},
     ],
 )

@@ -98,7 +98,7 @@ class _Setup:
 
     def options(self, start_s: float) -> SessionOptions:
         kind = self.format.get("type")
-        if kind not in FORMATS:
+        if not isinstance(kind, str) or kind not in FORMATS:
             raise BadRequest(f"the format must be one of {', '.join(FORMATS)}, got {str(kind)[:40]!r}")
         rate = integer(self.format.get("rate", RATE), "rate") if kind == "audio/pcm" else 8000
         words = self.transcription.get("keywords") or {}
@@ -204,6 +204,8 @@ class _Client:
         for name in ("format", "transcription", "turn_detection"):
             if not isinstance(wanted.get(name), (dict, type(None))):
                 raise BadRequest(f"{name} must be an object")
+        if not isinstance((wanted.get("transcription") or {}).get("model"), (str, type(None))):
+            raise BadRequest("model must be a text")
         setup.format = wanted.get("format") or setup.format
         setup.transcription = wanted.get("transcription") or setup.transcription
         if "turn_detection" in wanted:
