@@ -173,6 +173,21 @@ def test_a_disk_that_is_really_full(tmp_path):
     spool.close()
 
 
+def test_audio_that_comes_side_by_side_shares_the_room(tmp_path):
+    spool = Spool(tmp_path, 3 << 20)
+    one, two = (spool.begin(f"job_{letter * 32}") for letter in "ab")
+    one.write(bytes(2 << 20))
+    with pytest.raises(spool_module.StorageFull):
+        two.write(bytes(2 << 20))
+    two.write(bytes(1 << 20))
+    one.drop()
+    two.write(bytes(2 << 20))
+    two.keep()
+    with pytest.raises(spool_module.StorageFull):
+        spool.begin("job_" + "c" * 32)
+    spool.close()
+
+
 def test_audio_of_jobs_is_bounded_together(tmp_path):
     with serving(data_dir=tmp_path, max_spool_mb=1, job_lease_s=5, max_jobs=50) as server:
         server.call(server.service.jobs.stop())  # nobody takes them away

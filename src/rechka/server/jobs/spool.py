@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import IO
@@ -45,6 +46,8 @@ class Spool:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self._audio, self._workers = folder, folder / "audio", folder / "workers"
         self._max_bytes = max_bytes
+        self._left = 0
+        self._taking = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._audio.mkdir(mode=0o700, exist_ok=True)
@@ -82,10 +85,27 @@ class Spool:
         Raises:
             StorageFull: there is none.
         """
-        used = sum(_size(entry) for entry in os.scandir(self._audio))
-        if used >= self._max_bytes:
-            raise _full()
-        return Writer(self, job, self._max_bytes - used)
+        with self._taking:
+            self._measure()
+            if self._left <= 0:
+                raise _full()
+        return Writer(self, job)
+
+    def take(self, size: int) -> None:
+        """Room for so many bytes more; all that write at the same time share what is left.
+
+        Raises:
+            StorageFull: there is none.
+        """
+        with self._taking:
+            if size > self._left:
+                self._measure()  # other audio may be gone since
+            if size > self._left:
+                raise _full()
+            self._left -= size
+
+    def _measure(self) -> None:
+        self._left = self._max_bytes - sum(_size(entry) for entry in os.scandir(self._audio))
 
     def path(self, job: str) -> Path:
         """Where the audio of a job is."""
@@ -133,8 +153,8 @@ class Spool:
 class Writer:
     """Audio on its way into the spool; blocking. Either ``keep`` or ``drop`` is its end."""
 
-    def __init__(self, spool: Spool, job: str, left: int) -> None:
-        self._spool, self._job, self._left = spool, job, left
+    def __init__(self, spool: Spool, job: str) -> None:
+        self._spool, self._job = spool, job
         self._path = spool.part(job)
         self.size = 0
         try:
@@ -148,8 +168,7 @@ class Writer:
         Raises:
             StorageFull: the disk is full, or the spool.
         """
-        if self.size + len(data) > self._left:
-            raise _full()
+        self._spool.take(len(data))
         try:
             self._file.write(data)
         except OSError as error:
