@@ -32,13 +32,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people; line breaks in a message cannot fake another one."""
+    """A line for people; line breaks in a message cannot fake another one, nor its codes give the terminal orders."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
         request = REQUEST.get()
-        message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
+        message = record.getMessage()
+        if not message.isprintable():
+            message = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in message)
         line = f"{stamp} {record.levelname.lower():7} {f'[{request}] ' if request else ''}{message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
