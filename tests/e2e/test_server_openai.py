@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import urllib.request
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def client(server):
 
 def ask(client, data=WAV, **options):
     return client.audio.transcriptions.create(file=("a.wav", data), **{"model": "whisper-1", **options})
+
+
+def test_the_headers_of_openais_client_may_come_from_other_pages():
+    """It sends them from browsers too, and a browser asks for leave first."""
+    sent = openai.OpenAI(api_key="none").default_headers
+    asked = {
+        "Origin": "https://example.org",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": ",".join(sorted(name.lower() for name in sent)),
+    }
+    with serving(cors_origins=("https://example.org",)) as server:
+        url = f"{server.http}/v1/audio/transcriptions"
+        with urllib.request.urlopen(urllib.request.Request(url, method="OPTIONS", headers=asked)) as reply:
+            allowed = reply.headers["Access-Control-Allow-Headers"].lower()
+        assert all(name.lower() in allowed for name in sent)
 
 
 def test_json(client):
