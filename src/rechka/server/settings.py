@@ -42,7 +42,9 @@ class Settings:
     wyoming_port: int = _setting(
         0, "network", "TCP port for Home Assistant's Wyoming protocol, 10300 is usual; 0: off."
     )
-    tls_cert: Path | None = _setting(None, "network", "Certificate chain, PEM; then all ports but Wyoming speak TLS.")  # noqa: RUF009
+    tls_cert: Path | None = _setting(  # noqa: RUF009
+        None, "network", "Certificate chain, PEM; then the HTTP ports speak TLS, Wyoming and AudioSocket do not."
+    )
     tls_key: Path | None = _setting(None, "network", "Private key of the certificate, PEM.")  # noqa: RUF009
     allowed_hosts: tuple[str, ...] = _setting(
         (), "network", "Host names that requests may name. By default on loopback: localhost; elsewhere: any."
