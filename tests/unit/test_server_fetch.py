@@ -238,6 +238,16 @@ def test_redirects_are_examined_like_the_first_address():
     with_site(use, names={"start.example": home, "other.example": home, "inner.example": [["192.168.0.1"]]})
 
 
+@pytest.mark.parametrize("where", ["http://[", "//[x"])
+def test_a_redirect_that_is_no_address(where):
+    async def use(site, fetcher, base, port):
+        site.answers["/"] = leads(where)
+        with pytest.raises(BadRequest):
+            await read(fetcher, f"{base}/")
+
+    with_site(use)
+
+
 def test_only_hosts_of_the_list():
     async def use(site, fetcher, base, port):
         site.answers["/"] = ok(b"x")

@@ -373,7 +373,10 @@ class Fetcher:
                 if reply.status not in REDIRECTS:
                     await self._save(reply, file)
                     return
-                where = urljoin(target.url, reply.headers.get("location", ""))
+                try:
+                    where = urljoin(target.url, reply.headers.get("location", ""))
+                except ValueError as error:
+                    raise BadRequest(f"the address leads to one that cannot be read: {error}") from None
             following = self.guard.examine(where.partition("#")[0])
             if target.scheme == "https" and following.scheme == "http":
                 raise Forbidden("the address leads from https to http")
