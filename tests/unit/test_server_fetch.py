@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import threading
 
 import pytest
 from hypothesis import given
@@ -246,6 +247,27 @@ def test_a_redirect_that_is_no_address(where):
             await read(fetcher, f"{base}/")
 
     with_site(use)
+
+
+def test_lookups_that_take_long_hold_nothing_else_up(monkeypatch):
+    """Who asks for names chooses whose servers answer, or do not."""
+    let_go = threading.Event()
+
+    def ask(*args, **named):
+        let_go.wait(PATIENCE_S)
+        raise OSError
+
+    async def main():
+        asking = [asyncio.ensure_future(fetch._resolve(f"{i}.example", 80)) for i in range(64)]
+        await asyncio.sleep(0)
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 20)
+        finally:
+            let_go.set()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    monkeypatch.setattr("socket.getaddrinfo", ask)
+    assert asyncio.run(main()) == "free"
 
 
 def test_only_hosts_of_the_list():

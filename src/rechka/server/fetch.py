@@ -15,7 +15,9 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
@@ -217,9 +219,14 @@ def _below(host: str, allowed: str) -> bool:
     return host.endswith(allowed) if allowed.startswith(".") else host == allowed
 
 
+_RESOLVERS = ThreadPoolExecutor(8, thread_name_prefix="rechka-resolve")
+"""Of their own: a name whose server never answers holds its thread for long, and files are read and written in the
+loop's."""
+
+
 async def _resolve(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, asking)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
