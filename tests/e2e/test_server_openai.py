@@ -37,6 +37,14 @@ def ask(client, data=WAV, **options):
     return client.audio.transcriptions.create(file=("a.wav", data), **{"model": "whisper-1", **options})
 
 
+@pytest.mark.parametrize("written", ["https://example.org", "https://example.org/", "https://Example.org"])
+def test_other_pages_may_read_answers_however_they_are_written(written):
+    with serving(cors_origins=(written,)) as server:
+        asked = urllib.request.Request(f"{server.http}/v1/models", headers={"Origin": "https://example.org"})
+        with urllib.request.urlopen(asked) as reply:
+            assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
+
+
 def test_the_headers_of_openais_client_may_come_from_other_pages():
     """It sends them from browsers too, and a browser asks for leave first."""
     sent = openai.OpenAI(api_key="none").default_headers

@@ -69,7 +69,7 @@ def build_app(service: Service, *, protocols: Sequence[str] = PROTOCOLS, more: S
     if service.settings.cors_origins:
         app = CORSMiddleware(
             app,
-            allow_origins=service.settings.cors_origins,
+            allow_origins=[origin.rstrip("/").lower() for origin in service.settings.cors_origins],
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # clients of other services bring headers of their own, and nothing here obeys one
             expose_headers=["Retry-After", "X-Request-Id"],
