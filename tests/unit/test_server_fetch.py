@@ -249,6 +249,18 @@ def test_a_redirect_that_is_no_address(where):
     with_site(use)
 
 
+def test_a_redirect_in_letters_that_are_not_latin():
+    async def use(site, fetcher, base, port):
+        site.answers["/"] = leads("/Запись.wav")
+        site.answers["/%D0%97%D0%B0%D0%BF%D0%B8%D1%81%D1%8C.wav"] = ok(b"found")
+        assert await read(fetcher, f"{base}/") == b"found"
+        site.answers["/"] = leads("/").replace(b"Location: /", b"Location: /\xe9.wav")
+        site.answers["/%C3%A9.wav"] = ok(b"old")
+        assert await read(fetcher, f"{base}/") == b"old"
+
+    with_site(use)
+
+
 def test_lookups_that_take_long_hold_nothing_else_up(monkeypatch):
     """Who asks for names chooses whose servers answer, or do not."""
     let_go = threading.Event()

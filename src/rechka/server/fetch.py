@@ -149,6 +149,14 @@ def _host(netloc: str, host: str) -> str:
     return plain
 
 
+def _letters(header: str) -> str:
+    """A header's text, which many servers write in UTF-8 although it is read as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
+
+
 def _ascii(path: str) -> str:
     return "".join(c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode()) for c in path)
 
@@ -381,7 +389,7 @@ class Fetcher:
                     await self._save(reply, file)
                     return
                 try:
-                    where = urljoin(target.url, reply.headers.get("location", ""))
+                    where = urljoin(target.url, _letters(reply.headers.get("location", "")))
                 except ValueError as error:
                     raise BadRequest(f"the address leads to one that cannot be read: {error}") from None
             following = self.guard.examine(where.partition("#")[0])
