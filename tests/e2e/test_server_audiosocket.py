@@ -278,6 +278,17 @@ def test_who_is_let_in(tmp_path):
         Settings(audiosocket_peers=("asterisk",)).check()
 
 
+def test_an_announced_call_is_not_heard_when_its_key_is_gone(tmp_path):
+    keys = tmp_path / "keys.toml"
+    key = new_key("mine", keys)
+    pcm = encoded(say("привет", before_s=0.5, after_s=1), "slin")
+    with serving(audiosocket_port=free_port(), keys_file=keys) as server:
+        _, call = ask(server, "/v1/calls", {}, key=key)
+        keys.write_text("")
+        run(audiosocket("127.0.0.1", port(server), pcm, id=call["legs"]["caller"]))
+        assert [one.state for one in server.service.calls._calls.values()] == ["expected"]
+
+
 def test_sigterm_finishes_calls_and_reports_them(heard):
     call = uuid.uuid4()
     options = {"audiosocket_port": free_port(), "grace_s": 0.2, "call_webhook": heard[0]}

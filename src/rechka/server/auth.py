@@ -205,6 +205,17 @@ class Auth:
                 found = key
         return self._holder(found)
 
+    def recheck(self, principal: Principal) -> None:
+        """Ask again, for what was asked for some time ago.
+
+        Raises:
+            Unauthorized: the key is gone or expired.
+        """
+        if principal.key is not None:
+            self._reload()
+            key = self._keys.get(principal.key.name)
+            self._holder(key if _mark(key) == _mark(principal.key) else None)
+
     def token(self, principal: Principal, seconds: int, scopes: tuple[str, ...]) -> tuple[str, int]:
         """A short-lived token for a principal, and when it ends (seconds since 1970). It carries no more scopes than
         its maker has, and ends no later than the token that its maker came with: else a token could renew itself.

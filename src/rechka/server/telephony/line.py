@@ -48,10 +48,12 @@ class Line:
 
         Raises:
             Overloaded, Draining, QuotaExceeded, NoSuchThing, UsageError.
+            Unauthorized: whoever announced the call has lost the key since.
         """
         wish = self.call.wish
         if wish is not None:
             principal = wish.principal
+            self.service.auth.recheck(principal)
         engine = self.service.engine(wish.model if wish else None)
         start = self.call.begin(engine.asr.name, engine.asr.language) if self.call.state == "open" else 0.0
         options = SessionOptions(
