@@ -21,6 +21,7 @@ from rechka.testing.audio import wav_bytes
 from rechka.testing.waiting import PATIENCE_S
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 serving = pytest.importorskip("rechka.testing.servers").serving
 address, stream = (getattr(pytest.importorskip("rechka.server.client"), name) for name in ("address", "stream"))

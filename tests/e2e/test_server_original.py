@@ -11,6 +11,7 @@ from rechka.testing import say, silence
 from rechka.testing.audio import wav_bytes
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 serving = pytest.importorskip("rechka.testing.servers").serving

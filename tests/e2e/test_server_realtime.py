@@ -11,6 +11,8 @@ from rechka.testing import say
 
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
+pytest.importorskip("websockets.sync.client")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 serving = pytest.importorskip("rechka.testing.servers").serving
 

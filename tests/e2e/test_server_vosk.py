@@ -12,6 +12,7 @@ from rechka.options import DecoderOptions
 from rechka.testing import say, silence
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 from rechka.testing.servers import serving, websocket_scope  # noqa: E402
 

@@ -25,6 +25,7 @@ from rechka.testing.engines import running_engine
 from rechka.testing.waiting import PATIENCE_S, wait_until
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 from rechka.testing.servers import serving, websocket_scope  # noqa: E402
 

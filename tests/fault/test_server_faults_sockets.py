@@ -15,6 +15,7 @@ from rechka.testing import say
 from rechka.testing.waiting import PATIENCE_S, wait_until
 
 websockets = pytest.importorskip("websockets", reason="the server extra is not installed")
+pytest.importorskip("websockets.exceptions")
 pytest.importorskip("starlette", reason="the server extra is not installed")
 from rechka.server import patience, wyoming  # noqa: E402
 
