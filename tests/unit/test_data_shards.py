@@ -142,6 +142,30 @@ def test_damaged_rows_are_skipped_and_counted(clips: Path) -> None:
     assert stream.bad == {0: 3}
 
 
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" + "0" * 5000], ids=["brackets", "digits"])
+def test_json_that_python_will_not_read_is_a_damaged_row(value: str, tmp_path: Path) -> None:
+    good = b'{"audio_filepath": "0.wav", "text": "a"}\n'
+    (tmp_path / "m.jsonl").write_bytes(b'{"audio_filepath": "0.wav", "text": "a", "x": %s}\n' % value.encode() + good)
+    about = b'{"text": "a", "x": %s}' % value.encode()
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("0.json", about), ("0.wav", b""), ("1.wav", b""), ("1.txt", b"a")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    for name in ("m.jsonl", "a.tar"):
+        (shard,) = find_shards(str(tmp_path / name))
+        assert [row is None for row in shard.rows()] == [True, False]
+
+
+def test_seconds_beyond_any_float_are_unknown(tmp_path: Path) -> None:
+    huge = "1" + "0" * 400
+    line = f'{{"audio_filepath": "0.wav", "text": "a", "offset": {huge}, "duration": {huge}}}'
+    (tmp_path / "m.jsonl").write_text(line + "\n", "utf-8")
+    (row,) = find_shards(str(tmp_path / "m.jsonl"))[0].rows()
+    assert row is not None
+    assert (row.start_s, row.duration_s) == (None, None)
+
+
 def test_too_many_damaged_recordings_end_the_pass(clips: Path) -> None:
     lines = [{"audio_filepath": f"{n % 3}.wav" if n % 5 else "gone.wav", "text": "да"} for n in range(100)]
     (clips / "m.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")

@@ -50,6 +50,9 @@ def test_relative_paths_follow_the_manifest(tmp_path: Path, monkeypatch: pytest.
         ('{"audio_filepath": "a.wav", "text": "да", "duration": true}', "duration"),
         ('{"audio_filepath": "a.wav", "text": "да", "speaker": []}', "speaker"),
         ('{"audio_filepath": "a.wav"}', "text"),
+        ('{"audio_filepath": "a.wav", "text": ' + "[" * 100_000, "JSON object"),
+        ('{"audio_filepath": "a.wav", "text": "да", "duration": 1' + "0" * 5000 + "}", "JSON object"),
+        ('{"audio_filepath": "a.wav", "text": "да", "duration": 1' + "0" * 400 + "}", "duration"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, says: str) -> None:

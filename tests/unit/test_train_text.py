@@ -106,5 +106,9 @@ def test_read_texts_of_manifests(tmp_path: Path) -> None:
     manifest.write_text('{"text": "раз"}\n{broken\n', encoding="utf-8")
     with pytest.raises(DataError, match="record 2"):
         list(read_texts(manifest))
+    for value in ("[" * 100_000, "1" + "0" * 5000):  # what Python's reader gives up on in other ways
+        manifest.write_text('{"text": ' + value + "\n", encoding="utf-8")
+        with pytest.raises(DataError, match="record 1"):
+            list(read_texts(manifest))
     (tmp_path / "a.txt").write_text("раз\n{два}\n", encoding="utf-8")
     assert list(read_texts(tmp_path / "a.txt")) == ["раз", "{два}"]

@@ -123,7 +123,7 @@ def _text(fields: Mapping[str, Any]) -> Any:
 def _seconds(value: object) -> float | None:
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number may be larger than any float
         return None
     return seconds if 0 <= seconds < 1e7 else None
 
@@ -151,7 +151,7 @@ class JsonLines(Shard):
             for number, line in enumerate(_lines(file, self.place), start):
                 try:
                     fields = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):  # brackets within brackets, thousands deep
                     fields = None
                 yield self._row(number, fields, self.place) if isinstance(fields, dict) else None
 
@@ -331,7 +331,7 @@ class Tar(Shard):
             text = _text(fields) if isinstance(fields, dict) else None
             if text is None and ".txt" in parts:
                 text = parts[".txt"].decode("utf-8").strip()
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if text is None and not self.texts:
             text = ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -68,6 +68,8 @@ def _record(line: str, source: Path, number: int, require_text: bool) -> Record:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise bad(f"expected one JSON object ({error.msg} at column {error.colno})", line.strip()) from error
+    except (ValueError, RecursionError) as error:
+        raise bad("expected one JSON object without thousands of digits or brackets in a row", line.strip()) from error
     if not isinstance(fields, dict):
         raise bad("expected one JSON object", fields)
     audio = fields.get("audio_filepath")
@@ -79,7 +81,7 @@ def _record(line: str, source: Path, number: int, require_text: bool) -> Record:
     duration = fields.get("duration")
     if duration is not None:
         number_like = isinstance(duration, (int, float)) and not isinstance(duration, bool)
-        if not number_like or not math.isfinite(duration) or duration < 0:
+        if not number_like or not 0 <= duration <= sys.float_info.max:
             raise bad("expected duration to be seconds, zero or more", duration)
         duration = float(duration)
     speaker = fields.get("speaker")

@@ -104,7 +104,7 @@ def read_texts(path: str | Path) -> Iterator[str]:
             continue
         try:
             fields = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # besides no JSON: numbers too long, brackets too deep
             raise DataError(f"{source}, record {number}: expected one JSON object, got {line[:80]!r}") from error
         if isinstance(fields, dict) and fields.get("text"):
             yield str(fields["text"])
