@@ -157,6 +157,26 @@ def test_json_that_python_will_not_read_is_a_damaged_row(value: str, tmp_path: P
         assert [row is None for row in shard.rows()] == [True, False]
 
 
+@pytest.mark.parametrize(
+    "header", ["path,text," + "x" * 200_000 + "\n", "path,text\ra.wav,a\r"], ids=["long", "returns"]
+)
+def test_a_table_whose_first_line_is_no_header(header: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(header + "a.wav,a,b\n", "utf-8", newline="")
+    with pytest.raises(DataError, match=r"t\.csv is no table"):
+        list(find_shards(str(tmp_path / "t.csv"))[0].rows())
+
+
+def test_values_of_parquet_that_python_has_not(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    no_text = arrow.Array.from_buffers(
+        arrow.string(), 1, [None, arrow.py_buffer(np.array([0, 2], np.int32)), arrow.py_buffer(b"\xff\xfe")]
+    )
+    for column in ({"text": no_text}, {"text": ["a"], "domain": arrow.array([2**62], arrow.timestamp("us"))}):
+        parquet.write_table(arrow.table({"audio": ["a.wav"], **column}), tmp_path / "p.parquet")
+        with pytest.raises(DataError, match=r"p\.parquet holds values"):
+            list(find_shards(str(tmp_path / "p.parquet"))[0].rows())
+
+
 def test_seconds_beyond_any_float_are_unknown(tmp_path: Path) -> None:
     huge = "1" + "0" * 400
     line = f'{{"audio_filepath": "0.wav", "text": "a", "offset": {huge}, "duration": {huge}}}'

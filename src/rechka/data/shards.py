@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from rechka.data import places
@@ -165,9 +165,9 @@ class Table(Shard):
             lines = (line.decode("utf-8", "replace") for line in _lines(file, self.place))
             # Common Voice does not quote: a quotation mark there is a letter of the sentence.
             reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(lines)
-            names = set(reader.fieldnames or ())
-            base = places.beside(self.place, "clips/x") if {"client_id", "sentence"} <= names else self.place
             try:
+                names = set(reader.fieldnames or ())  # reads the first line
+                base = places.beside(self.place, "clips/x") if {"client_id", "sentence"} <= names else self.place
                 for number, fields in enumerate(reader):
                     yield self._row(number, fields, base)
             except csv.Error as error:
@@ -248,13 +248,19 @@ class Parquet(Shard):
                     number += size
                     continue
                 for batch in table.iter_batches(32, row_groups=[group], columns=columns):
-                    for fields in batch.to_pylist():
+                    for fields in self._values(batch):
                         if number >= start:
                             yield self._parsed(number, fields)
                         number += 1
 
     def _rows(self) -> Iterator[Row | None]:
         return self.rows()
+
+    def _values(self, batch: Any) -> list[dict[str, Any]]:
+        try:
+            return cast("list[dict[str, Any]]", batch.to_pylist())
+        except (ValueError, OverflowError) as error:  # text that is no UTF-8, dates that Python has not
+            raise DataError(f"{self.place} holds values that cannot be read: {error}") from error
 
     def _parsed(self, number: int, fields: dict[str, Any]) -> Row | None:
         audio = fields.get("audio")
