@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT_ALPHAS = (0.0, 0.2, 0.35, 0.5, 0.7, 0.9)
 DEFAULT_BETAS = (0.0, 0.5, 1.0, 2.0)
 FORMATS = (".rlm", ".arpa", ".arpa.gz")
+MAX_DIGITS = 5
+"""Of how often a text counts."""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +66,8 @@ def build(
 
     if not out.name.endswith(FORMATS):
         raise UsageError(f"--out ends in {', '.join(FORMATS)}, got {out.name}")
+    if max_mb is not None and not math.isfinite(max_mb):
+        raise UsageError(f"--max-mb must be a size, got {max_mb}", remedy="leave it out for no limit")
     sources = [_weighted(text) for text in texts]
     forbidden = Overlap(text for path in [*(test or ()), *(exclude or ())] for text in read_texts(path))
     left_out = {"unspellable": 0, "excluded": 0}
@@ -85,9 +91,9 @@ def build(
 
 def _weighted(argument: str) -> tuple[Path, int]:
     path, _, times = argument.rpartition(":")
-    if path and times.isdigit() and not Path(argument).exists():
-        if not int(times):
-            raise UsageError(f"a text counts at least once, got {argument}")
+    if path and times.isascii() and times.isdigit() and not os.path.exists(argument):
+        if len(times) > MAX_DIGITS or not int(times):
+            raise UsageError(f"a text counts at least once and at most {10**MAX_DIGITS - 1} times, got {argument:.80}")
         return Path(path), int(times)
     return Path(argument), 1
 
