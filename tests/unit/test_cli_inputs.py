@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rechka.cli.common import hotwords
-from rechka.cli.inputs import AUDIO_SUFFIXES, Input, expand, output_paths
-from rechka.errors import UsageError
+from rechka.cli.inputs import AUDIO_SUFFIXES, Input, expand, is_data, output_paths
+from rechka.errors import AudioNotFound, ModelNotFound, UsageError
+from rechka.hub.registry import find
 
 
 def item(path, base=None):
@@ -81,3 +82,16 @@ def test_hotwords():
     for wrong in ("", " :3", "слово:", "слово:nan", "слово:x"):
         with pytest.raises(UsageError):
             hotwords([wrong])
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".wav", "b" * 300 + ".jsonl", "d/" + "c" * 5000])
+def test_a_name_longer_than_the_system_takes_is_told_and_the_others_are_done(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").touch()
+    assert not is_data("d/" + "c" * 5000)
+    first, second = expand([name, "a.wav"])
+    assert isinstance(first.error, AudioNotFound)
+    assert "cannot be reached" in first.error.message
+    assert (second.name, second.error) == ("a.wav", None)
+    with pytest.raises(ModelNotFound):
+        find(f"./{name}")

@@ -242,7 +242,7 @@ def _from_path(path: Path) -> Input | Pipe:
 
 
 def _not_found(path: Path, error: OSError | ValueError) -> AudioNotFound:
-    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and path.is_dir()):
+    if isinstance(error, IsADirectoryError) or (isinstance(error, PermissionError) and os.path.isdir(path)):
         return AudioNotFound(f"{path} is a folder, not a file", remedy="name the files in it")
     if isinstance(error, PermissionError):
         return AudioNotFound(f"{path} may not be read by this user", remedy="change its permissions")

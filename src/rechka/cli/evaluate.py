@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,7 +62,7 @@ def evaluate(
             f"at least one manifest (a file that ends in .jsonl) is needed, got {' '.join(arguments)}",
             remedy='write lines like {"audio_filepath": "a.wav", "text": "..."}',
         )
-    if report is not None and not report.parent.is_dir():
+    if report is not None and not os.path.isdir(report.parent):
         raise OutputError(f"the folder of {report} does not exist", remedy="make it, or write the report elsewhere")
     records = Records(sources)
     runs: list[Run] = []

@@ -60,18 +60,28 @@ def _expand(argument: str) -> Iterator[Input]:
     path = Path(argument)
     if argument == "-":
         yield Input("-", None, Path("stdin"))
-    elif path.is_dir():
+    elif os.path.isdir(path):  # pathlib raises where a name is too long, or a folder on the way is closed to us
         yield from _folder(path)
-    elif path.exists():
+    elif os.path.exists(path):
         yield Input(argument, path, Path(path.name))
     elif matches := sorted(glob.glob(argument, recursive=True)):
         for match in matches:
             yield from _expand(match)
     else:
         pattern = glob.has_magic(argument)
-        message = f"no file matches {argument}" if pattern else f"{argument} does not exist"
+        message = f"no file matches {argument}" if pattern else f"{argument} {_absence(path)}"
         error = AudioNotFound(message, remedy="check the name and the folder you are in")
         yield Input(argument, path, Path(path.name), error)
+
+
+def _absence(path: Path) -> str:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    return "does not exist"
 
 
 def _folder(folder: Path) -> Iterator[Input]:

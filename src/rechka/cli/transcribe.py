@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -173,7 +174,7 @@ class Job:
         self.paths: list[Path] = []
         if self.output is not None:
             suffix = self.output.suffix[1:]
-            if suffix in FORMATS and not self.output.is_dir():
+            if suffix in FORMATS and not os.path.isdir(self.output):
                 remedy = f"for one file write: rechka transcribe INPUT --format {suffix} > {self.output}"
                 raise UsageError(f"--output names a folder, got {self.output}", remedy=remedy)
             if isinstance(self.items, list):

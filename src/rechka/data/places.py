@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,16 +136,19 @@ def children(folder: str, suffixes: tuple[str, ...]) -> list[str]:
             return []
         names = [system.unstrip_protocol(name) for name in system.ls(path, detail=False)]
     else:
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             return []
-        names = [str(child) for child in Path(folder).iterdir() if child.is_file()]
+        try:
+            names = [str(child) for child in Path(folder).iterdir() if os.path.isfile(child)]
+        except OSError as error:
+            raise DataError(f"cannot list {folder}: {error.strerror}", remedy="check its permissions") from error
     return sorted(name for name in names if name.lower().endswith(suffixes))
 
 
 def exists(place: str) -> bool:
     """Whether a file is there."""
     if not is_url(place):
-        return Path(place).is_file()
+        return os.path.isfile(place)
     system, path = _filesystem(place)
     return bool(system.isfile(path))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -397,7 +398,7 @@ def find_shards(sources: str | Path | Iterable[str | Path], *, texts: bool = Tru
 
 
 def _kinds(place: str) -> list[tuple[type[Shard], str]]:
-    if not places.is_url(place) and (Path(place) / "wav.scp").is_file():
+    if not places.is_url(place) and os.path.isfile(os.path.join(place, "wav.scp")):
         return [(Kaldi, place)]
     kind = next((kind for suffix, kind in _BY_SUFFIX.items() if place.lower().endswith(suffix)), None)
     if kind is not None:

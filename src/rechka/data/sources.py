@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from rechka.data import places
 from rechka.data.shards import SUFFIXES, Row, find_shards
@@ -14,7 +14,7 @@ def is_source(place: str) -> bool:
     """Whether a name means recordings with texts: by its ending, ``hf://``, or a Kaldi folder."""
     if place.startswith("hf://"):
         return True
-    if not places.is_url(place) and (Path(place) / "wav.scp").is_file():
+    if not places.is_url(place) and os.path.isfile(os.path.join(place, "wav.scp")):
         return True
     return place.lower().endswith(SUFFIXES)
 

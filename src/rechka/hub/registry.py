@@ -212,9 +212,9 @@ def find(model: str | Path) -> Entry:
             raise error
     near = get_close_matches(model.lower(), [entry.card.name for entry in known], n=3, cutoff=0.5)
     hints = [f"did you mean {' or '.join(near)}?"] if near else []
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         hints.append(f"a folder of that name is here: write ./{model}")
-    elif Path(model).is_file():
+    elif os.path.isfile(model):
         hints.append("a file of that name is here; a model is a name, a folder or a card (.toml)")
     raise ModelNotFound(
         f"no model is called {model!r}; looked in {home() / 'cards'}, {home() / 'models'} and the package",
@@ -228,13 +228,13 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _at_path(path: Path) -> Entry:
-    if path.is_file() and path.suffix == ".toml":
+    if os.path.isfile(path) and path.suffix == ".toml":  # pathlib raises where a name is too long
         return Entry(Card.read(path), path.parent, "folder")
-    if path.is_dir():
+    if os.path.isdir(path):
         if (path / CARD_FILE).is_file():
             return Entry(Card.read(path / CARD_FILE), path, "folder")
         return Entry(recognise(path) or _bare(path), path, "folder")
-    if path.is_file():
+    if os.path.isfile(path):
         raise ModelNotFound(
             f"{path} is a file, expected a folder or a card (.toml)", remedy=f"give its folder: {path.parent or '.'}"
         )
