@@ -170,6 +170,13 @@ class Checker(HTMLParser):
         self.words.append(data)
 
 
+def test_the_page_of_names_and_texts_that_are_no_unicode(tmp_path: Path) -> None:
+    record = Record(tmp_path / "a\udcff.wav", "да \ud83d", speaker="\udc80")
+    page = tmp_path / "report.html"
+    write_report(page, [Run("m", (judged(record, "нет", seconds=1.0),), 2.0)], [], "t")
+    assert "a\\udcff.wav" in page.read_text("utf-8")
+
+
 def test_the_page_shows_errors_and_escapes_everything(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     name = f'm"{evil}'

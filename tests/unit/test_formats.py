@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rechka.errors import OutputError, UsageError
 from rechka.formats import FORMATS, render, save
 from rechka.formats.cues import MAX_CUE_S, MAX_LINE, MAX_LINES, MIN_CUE_S, cues
+from rechka.formats.file import write_text
 from rechka.formats.times import clock
 from rechka.formats.txt import timed_line
 from rechka.types import Segment, Transcript, Word
@@ -206,6 +207,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
         save(CALL, path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["call.txt"]
+
+
+def test_a_recording_whose_name_is_no_text_is_written_with_the_name_escaped(tmp_path):
+    write_text(tmp_path / "call.ctm", render(CALL, "ctm", recording="call\udcff"))
+    assert "call\\udcff " in (tmp_path / "call.ctm").read_text("utf-8")
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):

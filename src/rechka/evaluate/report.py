@@ -67,7 +67,8 @@ def write_report(path: Path, runs: Sequence[Run], comparisons: Sequence[Comparis
         _recordings(runs, path.parent),
         "</body></html>\n",
     ]
-    path.write_text("\n".join(part for part in parts if part), "utf-8")
+    # A name that is no text, or half a letter in a manifest's JSON, is escaped as on the terminal.
+    path.write_text("\n".join(part for part in parts if part), "utf-8", errors="backslashreplace")
 
 
 def percent(value: float | None) -> str:
@@ -223,7 +224,7 @@ def _recording(names: Sequence[str], items: Sequence[Heard], folder: Path) -> st
         body = f'<span class="sub">{escape(str(one.error))}</span>' if one.error else aligned(one)
         told = f"{escape(name)}: " if len(names) > 1 else ""
         lines.append(f'<div>{body} <span class="pale">{told}{words.errors} of {words.length} words</span></div>')
-    source = escape(quote(Path(place).as_posix()), quote=True)
+    source = escape(quote(Path(place).as_posix(), errors="backslashreplace"), quote=True)
     return (
         f'<div class="item"><audio controls preload="none" src="{source}"></audio> '
         f'<span class="pale">{escape(str(item.record.audio.name))} · {" · ".join(facts)}</span>{"".join(lines)}</div>'

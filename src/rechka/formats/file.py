@@ -13,6 +13,8 @@ from rechka.errors import OutputError
 def write_text(path: Path, text: str) -> Path:
     """Write UTF-8 text under a temporary name beside ``path``, force it to disk, rename.
 
+    A letter that UTF-8 lacks is escaped as on the terminal: a part of a recording's name that is no text.
+
     A file that was there before is replaced; if anything fails it stays as it was and nothing else is left.
 
     Raises:
@@ -22,7 +24,7 @@ def write_text(path: Path, text: str) -> Path:
         target = Path(os.path.realpath(path))  # a link stays a link
         temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
         try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+            with temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
