@@ -40,6 +40,14 @@ def test_the_cache_folder_follows_the_variables(monkeypatch: pytest.MonkeyPatch,
     assert home() == tmp_path / "Library" / "Caches" / "rechka"
 
 
+def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelNotFound, match="~no-such-user/x"):
+        find("~no-such-user/x")
+    monkeypatch.setenv("RECHKA_HOME", "~no-such-user/x")
+    with pytest.raises(UsageError, match="RECHKA_HOME"):
+        home()
+
+
 def test_built_in_models_are_known_without_a_cache_folder(cache: Path) -> None:
     known, broken = entries()
     assert "t-one" in {entry.card.name for entry in known}

@@ -43,7 +43,10 @@ _PACKAGE = Path(__file__).parent
 def home() -> Path:
     """The folder of cards and models: ``$RECHKA_HOME``, else ``rechka`` in the platform's cache folder."""
     if chosen := os.environ.get("RECHKA_HOME"):
-        return Path(chosen).expanduser().absolute()
+        try:
+            return Path(chosen).expanduser().absolute()
+        except RuntimeError:
+            raise UsageError(f"RECHKA_HOME is {chosen}, the home of nobody here", remedy="name a folder") from None
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "rechka"
     if sys.platform == "win32":
@@ -200,7 +203,7 @@ def find(model: str | Path) -> Entry:
         BadCard: the card cannot be read.
     """
     if isinstance(model, Path) or _looks_like_path(model):
-        return _at_path(Path(model).expanduser())
+        return _at_path(Path(os.path.expanduser(model)))  # pathlib raises where nobody has that home
     if not model.strip():
         raise UsageError("the name of a model is empty", remedy="see: rechka models list")
     known, broken = entries()
