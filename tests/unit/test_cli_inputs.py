@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rechka.cli.common import hotwords
-from rechka.cli.inputs import AUDIO_SUFFIXES, Input, expand, is_data, output_paths
+from rechka.cli.inputs import AUDIO_SUFFIXES, Input, expand, is_data, output_paths, streamed
 from rechka.errors import AudioNotFound, ModelNotFound, UsageError
 from rechka.hub.registry import find
 
@@ -95,3 +95,15 @@ def test_a_name_longer_than_the_system_takes_is_told_and_the_others_are_done(nam
     assert (second.name, second.error) == ("a.wav", None)
     with pytest.raises(ModelNotFound):
         find(f"./{name}")
+
+
+def test_records_whose_names_are_no_file_names_have_bases(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "."}\n{"audio_filepath": "/"}\n', "utf-8")
+    kaldi = tmp_path / "kaldi"
+    kaldi.mkdir()
+    (kaldi / "wav.scp").write_text("r /x.wav\n", "utf-8")
+    names = ("7", "²", "1" * 5000)
+    (kaldi / "segments").write_text("".join(f"{name} r 0 1\n" for name in names), "utf-8")
+    found = [str(entry.base) for entry in streamed([str(tmp_path / "m.jsonl"), str(kaldi)])]
+    folder = tmp_path.name
+    assert found == [folder, "record000002", "record000007", "².flac", "1" * 5000 + ".flac"]

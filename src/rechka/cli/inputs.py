@@ -133,7 +133,10 @@ def _rows(argument: str) -> Iterator[Input]:
         whole = isinstance(row.audio, str) and row.start_s is None
         name = label(row)
         place = name.partition("?")[0].replace(":", "/").rpartition("/")[2]
-        base = Path(place) if whole else Path(f"{place}.flac" if not place.isdigit() else f"record{int(place):06d}")
+        plain = place.isascii() and place.isdigit() and len(place) < 10
+        base = Path(place) if whole else Path(f"record{int(place):06d}" if plain else f"{place}.flac")
+        if not base.name:  # a path of dots or slashes alone; what is wrong with it is told when it is read
+            base = Path(f"record{number:06d}")
         yield Input(name, None, base, None, row)
 
 
