@@ -136,6 +136,24 @@ def test_damaged_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"{tmp_path / 'p.jsonl'}\n"
 
 
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_half_a_letter_is_damage(format: str, tmp_path: Path) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    soundfile.write(tmp_path / "a.wav", tone(0), RATE)
+    soundfile.write(tmp_path / "b.wav", tone(0), RATE)
+    lines = [
+        {"audio_filepath": "b.wav", "text": "да \ud83d"},
+        {"audio_filepath": "b.wav", "text": "да", "speaker": "\udc80"},
+        {"audio_filepath": "b.wav", "text": "да", "domain": ["\udc80"]},
+        {"audio_filepath": "a.wav", "text": "да"},
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    done = convert([str(tmp_path / "m.jsonl")], tmp_path / OUTPUTS[format], format=format)
+    assert (done.written, done.skipped) == (1, 3)
+    assert "half a letter" in done.reasons[0]
+
+
 @pytest.mark.parametrize("name", ["o.jsonl", "o.tar", "k", "o.csv"])
 def test_too_much_damage_leaves_nothing(tmp_path: Path, name: str) -> None:
     source = damaged(tmp_path, 60, 5)

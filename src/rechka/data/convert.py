@@ -9,6 +9,7 @@ all.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections import deque
@@ -103,7 +104,13 @@ def _rows(shards: Sequence[Shard]) -> Iterator[tuple[str, Row | None]]:
 def _listened(item: tuple[str, Row | None]) -> Sound:
     if item[1] is None:
         raise DataError("no text, or no recording")
-    return listen(item[1])
+    row = item[1]
+    try:
+        told = (row.text, row.speaker, "" if isinstance(row.audio, bytes) else row.audio, row.extra)
+        json.dumps(told, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"half a letter, which no format can hold: {error.object[error.start]!r}") from error
+    return listen(row)
 
 
 def _take(
