@@ -187,9 +187,10 @@ def test_lists_and_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text("[]")
-    with pytest.raises(OutputError, match="no plan"):
-        Archive(str(tmp_path), BatchOptions())
+    for text in ("[]", "[" * 100_000):
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(OutputError, match="no plan"):
+            Archive(str(tmp_path), BatchOptions())
     with pytest.raises(UsageError, match="part_size"):
         BatchOptions(part_size=0)
     with pytest.raises(UsageError, match="no recordings"):
@@ -294,6 +295,15 @@ def test_a_dataset_killed_in_the_middle(tmp_path: Path) -> None:
     assert len(list(out.glob("done/*.json"))) < 100
     subprocess.run(command, check=True, capture_output=True)
     check(out, {name: text for name, text in told.items() if "tar" in name})
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    recordings(tmp_path / "calls", 2)
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999999999"):
+        command = ["batch", str(tmp_path / "calls"), "-o", str(tmp_path / "out"), "-m", "toy", "--ray", address]
+        assert main(command) == 2
+        assert "no Ray cluster" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow

@@ -188,7 +188,8 @@ def test_options_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     options = ["--set", "temperatures=[0]", "--set", "max_new=8", "--set", "mode=sequential"]
     assert main([*base, "--language", "uk", *options]) == 0
     assert json.loads(capsys.readouterr().out)["language"] == "uk"
-    for wrong in (["--language", "xx"], ["--set", "tempo=3"], ["--set", "beam_size"], ["--set", "beam_size=0"]):
+    for wrong in (["--language", "xx"], ["--set", "tempo=3"], ["--set", "beam_size"], ["--set", "beam_size=0"],
+                  ["--set", "task=" + "[" * 100_000]):  # fmt: skip
         assert main([*base, *wrong]) == 2
         assert "error [usage]" in capsys.readouterr().err
     assert main(["transcribe", str(RECORDING), "--model", "toy", "--set", "task=translate"]) == 2

@@ -135,3 +135,8 @@ def test_weights_in_the_graph(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no graph at all")
     with pytest.raises(BadModelFile, match="carries no weights"):
         read_source(tmp_path / "x.onnx")
+    graph = onnx.load(str(tmp_path / "m.onnx"))
+    graph.metadata_props[-1].value = "[" * 100_000
+    onnx.save(graph, str(tmp_path / "x.onnx"))
+    with pytest.raises(BadModelFile, match="carries no weights"):
+        read_graph(tmp_path / "x.onnx")

@@ -125,9 +125,10 @@ def test_mistakes_are_named(config: ToneConfig, tmp_path: Path) -> None:
             export_tone(DATA / "mini.safetensors", path, config=config, **mistake)
     with pytest.raises(ModelNotFound):
         read_config(tmp_path / "config.json")
-    (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(BadModelFile):
-        read_config(tmp_path / "config.json")
+    for text in ("[1]", "[" * 100_000):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(BadModelFile):
+            read_config(tmp_path / "config.json")
     (tmp_path / "config.json").write_text('{"layers": 3}')
     with pytest.raises(BadModelFile, match="layers"):
         read_config(tmp_path / "config.json")

@@ -106,6 +106,7 @@ def test_pauses_have_classes() -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
     with pytest.raises(ModelNotFound):
         WordPunctuator.load(tmp_path / "none.onnx")
     with pytest.raises(BadModelFile, match="no punctuator"):
@@ -117,6 +118,11 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(content.replace(b'["", ",", "."', b'["", ".", ","'))
     with pytest.raises(BadModelFile, match="other marks"):
         WordPunctuator.load(tmp_path / "other.onnx")
+    graph = onnx.load(EMBEDDED_FILE)
+    next(entry for entry in graph.metadata_props if entry.key == "marks").value = "[" * 100_000
+    onnx.save(graph, tmp_path / "deep.onnx")
+    with pytest.raises(BadModelFile, match="no punctuator"):
+        WordPunctuator.load(tmp_path / "deep.onnx")
 
 
 def test_the_file_is_small() -> None:

@@ -43,9 +43,10 @@ def test_the_cache_folder_follows_the_variables(monkeypatch: pytest.MonkeyPatch,
 def test_the_home_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFound, match="~no-such-user/x"):
         find("~no-such-user/x")
-    monkeypatch.setenv("RECHKA_HOME", "~no-such-user/x")
-    with pytest.raises(UsageError, match="RECHKA_HOME"):
-        home()
+    for wrong in ("~no-such-user/x", "/" + "x" * 300, f"{__file__}/x"):
+        monkeypatch.setenv("RECHKA_HOME", wrong)
+        with pytest.raises(UsageError, match="RECHKA_HOME"):
+            home()
 
 
 def test_built_in_models_are_known_without_a_cache_folder(cache: Path) -> None:
@@ -168,7 +169,9 @@ def test_the_record_is_read_back(tmp_path: Path) -> None:
     assert Lock.read(tmp_path) == LOCK
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": []}', '{"repo": 1, "files": {"model": 1}}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"files": []}', '{"repo": 1, "files": {"model": 1}}', "\udcff", "[" * 100_000]
+)
 def test_a_damaged_record_says_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / "lock.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BadCard, match="is damaged") as caught:

@@ -151,7 +151,7 @@ def adjusted(asr: Asr, language: str | None, settings: Iterable[str] | None) -> 
             raise UsageError(f"--set must be KEY=VALUE, got {text!r}", remedy="example: --set task=translate")
         try:
             options[key.strip()] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key.strip()] = value
     if language is not None:
         options["language"] = language

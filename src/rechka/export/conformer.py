@@ -167,7 +167,7 @@ def read_graph(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             if tensor.name.startswith(PREFIX):
                 array, name = numpy_helper.to_array(tensor), tensor.name.removeprefix(PREFIX)
                 arrays[name.removesuffix(TURNED)] = array.T if name.endswith(TURNED) else array
-    except (OSError, ValueError, KeyError, DecodeError) as error:
+    except (OSError, ValueError, KeyError, RecursionError, DecodeError) as error:
         raise BadModelFile(
             f"{path} carries no weights that can be trained: {str(error)[:100]}",
             remedy="name a checkpoint (.ckpt, .safetensors), or a folder that holds one with its config.json",

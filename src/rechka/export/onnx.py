@@ -58,7 +58,7 @@ def read_config(path: Path) -> ToneConfig:
         raise ModelNotFound(f"no configuration at {path}", remedy="check the path")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadModelFile(f"{path} is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise BadModelFile(f"{path} holds a {type(values).__name__}, expected an object with the model's sizes")

@@ -12,6 +12,7 @@ A user's card hides a built-in one of the same name.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -44,9 +45,15 @@ def home() -> Path:
     """The folder of cards and models: ``$RECHKA_HOME``, else ``rechka`` in the platform's cache folder."""
     if chosen := os.environ.get("RECHKA_HOME"):
         try:
-            return Path(chosen).expanduser().absolute()
+            path = Path(chosen).expanduser().absolute()
+            with contextlib.suppress(FileNotFoundError):  # it is made when something is kept
+                path.stat()
         except RuntimeError:
             raise UsageError(f"RECHKA_HOME is {chosen}, the home of nobody here", remedy="name a folder") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"RECHKA_HOME cannot be used: {why}: {chosen:.80}", remedy="name a folder") from None
+        return path
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "rechka"
     if sys.platform == "win32":
@@ -103,7 +110,7 @@ class Lock:
             return cls(repo, asked, revision, endpoint, files)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             remedy = f"run: rechka models pull {folder.name} --update"
             raise BadCard(f"{path} is damaged ({type(error).__name__}: {error})", remedy=remedy) from None
 

@@ -62,7 +62,7 @@ class WordPunctuator:
         try:
             found = {name: json.loads(about[name]) for name in expected}
             behind, ahead = int(about["behind"]), int(about["look_ahead"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecursionError) as error:
             raise BadModelFile(
                 f"{path} is no punctuator: its metadata lack {error}", remedy="make one with recipes/punctuation"
             ) from error

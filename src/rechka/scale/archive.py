@@ -76,7 +76,7 @@ class Archive:
                 self.plan = json.loads(head)
                 same = self.plan["digest"] == options.digest
                 self.num_parts = int(self.plan["parts"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise OutputError(
                     f"{place}/plan.json is no plan of rechka batch", remedy="choose another --out"
                 ) from None
@@ -137,7 +137,7 @@ class Archive:
                 parts = [
                     Part(number, tuple(map(from_json, items))) for number, items in zip(numbers, block, strict=True)
                 ]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 damaged = f"the plan in {self.store.place} is damaged"
                 raise OutputError(damaged, remedy="begin anew with another --out") from None
             yield from (part for part in parts if part.number not in done)

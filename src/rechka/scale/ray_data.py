@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from rechka.scale.items import from_json, to_json
 from rechka.scale.local import Load
 from rechka.scale.options import BatchOptions
 from rechka.scale.work import Part, Worker
+
+REACH_S = 10.0
+"""How long a cluster may take to accept a connection."""
 
 
 def run(
@@ -42,8 +46,9 @@ def run(
     mine = not ray.is_initialized()
     if mine:
         try:
+            _reach(address)
             ray.init(address, include_dashboard=False, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             remedy = "start one, or --ray local; with RAY_AUTH_MODE=token if it asks for a token"
             raise UsageError(f"no Ray cluster at {address}: {error}", remedy=remedy) from error
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -68,6 +73,13 @@ def run(
     finally:
         if mine:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at an address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
 
 
 class _Actor:
