@@ -213,6 +213,15 @@ def test_cancel_and_delete(store):
     assert store.entries(None, terms=parse("тайна"), kind=None, after=None, limit=9) == []
 
 
+def test_a_name_with_a_character_that_a_database_may_not_know_is_just_not_found(store):
+    store.add(job(1), LIMITS)
+    assert store.job("job_1\0", None) is None
+    assert store.entry("\0", None) is None
+    assert store.entries(None, terms=[], kind=None, after="\0", limit=9) == []
+    assert store.cancel("job_1\0", "crm") is None
+    assert store.job("job_1", "crm").state == "queued"
+
+
 def test_pages_of_jobs(store):
     for number in range(5):
         store.add(job(number, owner="a" if number % 2 else "b"), LIMITS)

@@ -124,9 +124,14 @@ class _Transaction:
         self._connection = connection
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._connection.execute(sql.replace("?", "%s"), values).fetchall()
+        found: list[dict[str, Any]] = self._connection.execute(sql.replace("?", "%s"), _storable(values)).fetchall()
         return found
 
     def count(self, sql: str, *values: Any) -> int:
-        changed: int = self._connection.execute(sql.replace("?", "%s"), values).rowcount
+        changed: int = self._connection.execute(sql.replace("?", "%s"), _storable(values)).rowcount
         return changed
+
+
+def _storable(values: Sequence[Any]) -> list[Any]:
+    """PostgreSQL has no character 0 in texts; whoever asks for one shall find nothing, and not lose the connection."""
+    return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
