@@ -279,3 +279,29 @@ def test_without_fsspec_a_url_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
     with pytest.raises(MissingExtra, match=r"rechka\[data\]"):
         list(find_shards("memory://set/m.jsonl")[0].rows())
+
+
+def test_a_row_of_an_archive_takes_no_more_memory_than_one_recording_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small compressed archive may unpack to whatever it likes."""
+    monkeypatch.setattr("rechka.data.shards.MAX_ROW_BYTES", 1000)
+    members = [
+        ("a.txt", 6),
+        ("a.wav", 900),
+        ("a.mp3", 900),
+        ("a.png", 5000),
+        ("b.wav", 1001),
+        ("b.txt", 6),
+        ("c.wav", 9),
+    ]
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for name, size in members:
+            info = tarfile.TarInfo(name)
+            info.size = size
+            archive.addfile(info, io.BytesIO(b"1" * size))
+    (shard,) = find_shards(str(tmp_path / "a.tar.gz"))
+    held = [(key, suffix, content) for key, suffix, _, content in shard._members(0)]  # type: ignore[attr-defined]
+    assert [content if content is None else len(content) for _, _, content in held] == [6, 900, None, 0, None, 6, 9]
+    rows = list(shard.rows())
+    assert [row and (row.text, len(row.audio)) for row in rows] == [("111111", 900), None, None]

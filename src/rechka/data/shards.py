@@ -28,7 +28,9 @@ TEXT_NAMES = ("text", "sentence", "transcription", "transcript", "normalized_tex
 AUDIO_NAMES = ("audio_filepath", "audio", "path", "file", "wav", "wav_filename")
 SPEAKER_NAMES = ("speaker", "speaker_id", "client_id")
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm")
-MAX_MEMBER_BYTES = 512 * 1024 * 1024
+READ = frozenset({*AUDIO_SUFFIXES, ".json", ".txt"})
+"""Members of an archive that make a row."""
+MAX_ROW_BYTES = 512 * 1024 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -295,8 +297,12 @@ class Tar(Shard):
             last = key
 
     def _members(self, mark: int, *, audio: bool = True) -> Iterator[tuple[str, str, int, bytes | None]]:
-        """Regular files from a mark on: row, suffix in lower case, own mark, content if wanted and not too large."""
+        """Regular files from a mark on: row, suffix in lower case, own mark, content if wanted and not too large.
+
+        What no row is made of, pictures say, comes as empty.
+        """
         mode: Any = "r|" if mark else "r:" if self.seeks and not audio else "r|*"
+        row, room = "", 0  # what a row may still hold in memory: a small archive may unpack to whatever it likes
         with places.open_binary(self.place) as file:
             try:
                 file.seek(mark)
@@ -307,11 +313,17 @@ class Tar(Shard):
                             continue
                         path = PurePosixPath(member.name)
                         stem, _, suffix = path.name.partition(".")
+                        key, suffix = str(path.parent / stem), "." + suffix.lower()
+                        if key != row:
+                            row, room = key, MAX_ROW_BYTES
                         content = None
-                        if audio and member.size <= MAX_MEMBER_BYTES:
+                        if audio and suffix not in READ:
+                            content = b""
+                        elif audio and member.size <= room:
                             opened = archive.extractfile(member)
                             content = opened.read() if opened else b""
-                        yield str(path.parent / stem), "." + suffix.lower(), member.offset, content
+                            room -= len(content)
+                        yield key, suffix, member.offset, content
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
                 raise DataError(f"{self.place} is no readable tar archive: {error}") from error
 
