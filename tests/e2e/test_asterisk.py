@@ -17,7 +17,7 @@ import pytest
 
 from rechka.hub.load import load
 from rechka.options import DecoderOptions
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say
 from rechka.testing.audio import wav_bytes
 

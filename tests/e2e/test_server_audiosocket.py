@@ -22,7 +22,7 @@ pytest.importorskip("websockets", reason="the server extra is not installed")
 from websockets.sync.client import connect
 
 from rechka.errors import BadRequest, UsageError
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.server.settings import Settings
 from rechka.server.telephony.audiosocket import HEAD, RATES, frame, parse_head
 from rechka.server.webhooks import verify

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from rechka.audio import open_source
 from rechka.errors import BadRequest
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.server.telephony.chan_websocket import Control, parse_control
 from rechka.testing.servers import serving
 from rechka.testing.telephony import CODECS, chan_websocket, encoded, told

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say
 from rechka.testing.audio import wav_bytes, wav_header
 

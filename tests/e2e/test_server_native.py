@@ -15,7 +15,7 @@ import pytest
 
 from rechka.cli.main import main as rechka
 from rechka.errors import HubUnreachable, Unauthorized, UsageError
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say, silence
 from rechka.testing.audio import wav_bytes
 from rechka.testing.waiting import PATIENCE_S

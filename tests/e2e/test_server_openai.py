@@ -8,7 +8,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say
 from rechka.testing.audio import wav_bytes
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say
 
 openai = pytest.importorskip("openai", reason="the openai client is not installed")

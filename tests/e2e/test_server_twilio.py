@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from rechka.audio import open_source
 from rechka.errors import BadRequest
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.server.telephony.twilio import Media, Place, parse_media, parse_start, signature
 from rechka.testing.servers import serving
 from rechka.testing.telephony import encoded, told, twilio, twilio_messages

@@ -26,7 +26,7 @@ import av
 import rechka
 from rechka.audio import open_source
 from rechka.errors import BadRequest
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.server.routes.webrtc import CODECS, _Peer, codec_of, ice
 from rechka.server.settings import Settings
 from rechka.testing.servers import serving

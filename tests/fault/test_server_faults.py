@@ -19,7 +19,7 @@ import pytest
 from rechka.engine.intake import Intake
 from rechka.engine.session import Session
 from rechka.errors import NoSuchThing
-from rechka.server.auth import new_key
+from rechka.server.keys import new_key
 from rechka.testing import say, toy_asr
 from rechka.testing.engines import running_engine
 from rechka.testing.waiting import PATIENCE_S, wait_until

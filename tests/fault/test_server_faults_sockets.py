@@ -10,7 +10,8 @@ import struct
 import numpy as np
 import pytest
 
-from rechka.server.auth import Auth, new_key
+from rechka.server.auth import Auth
+from rechka.server.keys import new_key
 from rechka.testing import say
 from rechka.testing.waiting import PATIENCE_S, wait_until
 

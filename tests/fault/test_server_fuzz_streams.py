@@ -19,7 +19,8 @@ from rechka.testing import say
 pytest.importorskip("starlette", reason="the server extra is not installed")
 from rechka.errors import RechkaError, UsageError
 from rechka.server.app import build_app
-from rechka.server.auth import SCOPES, Auth, new_key, read_keys
+from rechka.server.auth import Auth
+from rechka.server.keys import SCOPES, new_key, read_keys
 from rechka.server.load.watch import parse as parse_metrics
 from rechka.server.routes.webrtc import codec_of
 from rechka.server.service import Service

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from rechka.errors import Forbidden, QuotaExceeded, Unauthorized, UsageError
-from rechka.server.auth import Auth, new_key, read_keys, require
+from rechka.server.auth import Auth, require
+from rechka.server.keys import new_key, read_keys
 
 
 class Clock:

@@ -84,7 +84,7 @@ def serve(
         print(resolved.show(), end="")
         return
     if new_key is not None:
-        from rechka.server.auth import new_key as make
+        from rechka.server.keys import new_key as make
 
         if settings.keys_file is None:
             raise UsageError("--new-key needs --keys-file", remedy="name the file that shall hold the key's hash")

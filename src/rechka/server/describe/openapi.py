@@ -7,7 +7,6 @@ from typing import Any
 
 from rechka import __version__
 from rechka.engine.options import MAX_CHANNELS, RATES
-from rechka.server.auth import SCOPES
 from rechka.server.describe.schemas import (
     CHANNEL,
     COMMON,
@@ -22,6 +21,7 @@ from rechka.server.describe.schemas import (
     record,
     ref,
 )
+from rechka.server.keys import SCOPES
 from rechka.server.routes.deepgram import ENCODINGS
 from rechka.server.routes.openai_rest import FORMATS
 

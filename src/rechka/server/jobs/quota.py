@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from rechka.errors import QuotaExceeded
-from rechka.server.auth import Auth, Key, Usage
+from rechka.server.auth import Auth, Usage
+from rechka.server.keys import Key
 
 Use = Callable[[str, Mapping[str, float]], Awaitable[dict[str, float]]]
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from rechka import __version__
 from rechka.engine.metrics import CONTENT_TYPE
 from rechka.errors import BadRequest
-from rechka.server.auth import DEFAULT_SCOPES, SCOPES
+from rechka.server.keys import DEFAULT_SCOPES, SCOPES
 from rechka.server.service import Service
 from rechka.server.uploads import json_of
 from rechka.server.wire import integer
