@@ -20,7 +20,7 @@ from wyoming.ping import Ping, Pong
 
 from rechka.server.wyoming import _Client
 from rechka.testing.servers import serving
-from rechka.testing.waiting import PATIENCE_S
+from rechka.testing.waiting import PATIENCE_S, ends_when_cancelled
 
 AUDIO = np.concatenate([say("привет мир", before_s=0.5, after_s=1.5), say("как дела", after_s=1.5)])
 
@@ -149,16 +149,6 @@ def test_the_end_is_not_lost_among_the_messages(turns):
             while await _Client._read(client) is not None:
                 pass
 
-        reading = asyncio.create_task(read())
-        for _ in range(6):
-            await asyncio.sleep(0)
-        reader.feed_data(b'{"type":"ping"}\n')
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        reading.cancel()
-        await asyncio.sleep(0)
-        reader.feed_eof()
-        await asyncio.wait({reading})
-        return reading.cancelled()
+        return await ends_when_cancelled(read(), reader, b'{"type":"ping"}\n', turns)
 
     assert asyncio.run(main())

@@ -53,22 +53,25 @@ def test_the_end_waits_for_the_report_of_a_call_whose_dialogue_is_being_made(mon
 @pytest.mark.parametrize("turns", range(6))
 def test_reports_end_with_the_server_whenever_an_answer_comes(turns, monkeypatch):
     """One that asks to try again, just when nobody will."""
-    monkeypatch.setattr(report, "BACKOFF_S", (PATIENCE_S,))
+    monkeypatch.setattr(report, "BACKOFF_S", (10 * PATIENCE_S,))
 
     async def main():
         reporter = Reporter(Settings(call_webhook="http://127.0.0.1:9/"))
-        answer, asked = asyncio.get_running_loop().create_future(), asyncio.Event()
+        answer, asked, posted = asyncio.get_running_loop().create_future(), asyncio.Event(), []
 
         async def post(body, delivery):
+            posted.append(delivery)
             asked.set()
             return await answer
 
         reporter._post = post
         reporter.report("one", {})
         await asked.wait()
+        (task,) = reporter._tasks
         answer.set_result(503)
         for _ in range(turns):
             await asyncio.sleep(0)
-        await reporter.close()
+        await asyncio.wait_for(reporter.close(), PATIENCE_S)
+        return len(posted), task.cancelled()
 
-    asyncio.run(main())
+    assert asyncio.run(main()) == (1, True)

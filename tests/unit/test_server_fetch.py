@@ -20,7 +20,7 @@ from rechka.server import fetch, webhooks
 from rechka.server.fetch import Fetcher, Guard, is_public, parse
 from rechka.server.store import Delivery
 from rechka.server.webhooks import Webhooks, sign, verify
-from rechka.testing.waiting import PATIENCE_S
+from rechka.testing.waiting import PATIENCE_S, ends_when_cancelled
 
 LOCAL = "127.0.0.0/8"
 
@@ -461,16 +461,7 @@ def test_a_cancellation_is_not_lost_among_the_bytes(turns):
 
     async def main():
         reader = asyncio.StreamReader()
-        task = asyncio.create_task(fetch._event(h11.Connection(h11.CLIENT), reader))
-        for _ in range(6):
-            await asyncio.sleep(0)
-        reader.feed_data(b"HTTP/1.1 200 OK\r\n")
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.sleep(0)
-        reader.feed_eof()
-        await asyncio.wait({task})
-        return task.cancelled()
+        event = fetch._event(h11.Connection(h11.CLIENT), reader)
+        return await ends_when_cancelled(event, reader, b"HTTP/1.1 200 OK\r\n", turns)
 
     assert asyncio.run(main())

@@ -56,6 +56,18 @@ async def until(true):
         await asyncio.sleep(0.01)
 
 
+class Held:
+    """A call of the store that begins, and ends when it is let go."""
+
+    def __init__(self, call):
+        self.call, self.begun, self.let_go = call, threading.Event(), threading.Event()
+
+    def __call__(self, *args):
+        self.begun.set()
+        assert self.let_go.wait(PATIENCE_S)
+        return self.call(*args)
+
+
 @pytest.mark.parametrize("turns", range(6))
 def test_the_end_comes_to_those_who_wait_for_callbacks_whenever_the_last_one_is_due(tmp_path, turns):
     """A job that ends while the server drains has something to tell just before everybody is stopped."""
@@ -72,12 +84,15 @@ def test_the_end_comes_to_those_who_wait_for_callbacks_whenever_the_last_one_is_
 
             jobs.mail.wait = counted
             await until(lambda: len(waiting) >= manager.SENDERS)
+            tasks = [*jobs._workers, *jobs._others]
             jobs.mail.set()
             for _ in range(turns):
                 await asyncio.sleep(0)
             await jobs.stop()
+            return len(tasks), sum(task.done() for task in tasks)
 
-    run(main())
+    begun, ended = run(main())
+    assert ended == begun > manager.SENDERS
 
 
 def test_the_end_does_not_wait_for_a_database_that_never_comes_back(tmp_path, monkeypatch, caplog):
@@ -127,23 +142,14 @@ def test_a_job_that_is_queued_again_just_before_it_is_forgotten_is_cancelled(tmp
 
 
 def test_a_job_that_is_taken_in_has_its_audio_though_nobody_waits_for_the_answer(tmp_path):
-    adding, let_go = threading.Event(), threading.Event()
-
     async def main():
         async with jobs_of(tmp_path) as jobs:
-            add = jobs.store.add
-
-            def slowly(*args):
-                adding.set()
-                assert let_go.wait(PATIENCE_S)
-                return add(*args)
-
-            jobs.store.add = slowly
+            adding = jobs.store.add = Held(jobs.store.add)
             asked = asyncio.create_task(jobs.submit(WHO, DRAFT, pieces()))
-            await asyncio.to_thread(adding.wait, PATIENCE_S)
+            await asyncio.to_thread(adding.begun.wait, PATIENCE_S)
             asked.cancel()
             await asyncio.sleep(0)
-            let_go.set()
+            adding.let_go.set()
             await asyncio.wait({asked})
             assert asked.cancelled()
             found = await jobs.list(WHO, state=None, after=None, limit=9)
@@ -174,26 +180,18 @@ def test_a_server_that_starts_is_not_taken_for_dead(tmp_path, monkeypatch):
 
 def test_used_quota_is_written_once_though_the_end_comes_while_it_is_written(tmp_path):
     """The store goes on with what it was told, and the end writes what is left: nothing."""
-    writing, let_go = threading.Event(), threading.Event()
 
     async def main():
         async with jobs_of(tmp_path) as jobs:
-            use = jobs.store.use
-
-            def slowly(*args):
-                writing.set()
-                assert let_go.wait(PATIENCE_S)
-                return use(*args)
-
-            jobs.store.use = slowly
+            writing = jobs.store.use = Held(jobs.store.use)
             jobs.service.auth.recall("crm", 60.0)
             tending = asyncio.create_task(jobs.ledger.sync())
-            await asyncio.to_thread(writing.wait, PATIENCE_S)
+            await asyncio.to_thread(writing.begun.wait, PATIENCE_S)
             tending.cancel()
             await asyncio.wait({tending})
-            let_go.set()
+            writing.let_go.set()
             await jobs.ledger.sync()
-            used = await jobs.call(use, jobs.service.auth.today().isoformat(), {})
+            used = await jobs.call(writing.call, jobs.service.auth.today().isoformat(), {})
             return tending.cancelled(), used, jobs.service.auth.usages()["crm"].audio_s
 
     assert run(main()) == (True, {"crm": 60.0}, 60.0)
@@ -223,8 +221,7 @@ def test_no_job_waits_while_a_worker_is_idle(tmp_path, monkeypatch):
             workers._claimed, workers._run = slowly, begin
             tasks = [asyncio.create_task(workers.work())]
             await found_none.wait()
-            for _ in range(2):
-                await jobs.submit(WHO, DRAFT, pieces())
+            wanted = [(await jobs.submit(WHO, DRAFT, pieces()))[0].id for _ in range(2)]
             tasks.append(asyncio.create_task(workers.work()))
             await until(lambda: begun)
             let_go.set()
@@ -232,5 +229,7 @@ def test_no_job_waits_while_a_worker_is_idle(tmp_path, monkeypatch):
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            return wanted, begun
 
-    run(main())
+    wanted, begun = run(main())
+    assert sorted(begun) == sorted(wanted)
